@@ -1,0 +1,234 @@
+"""The one way to run a process.
+
+``run`` is for commands that end by themselves, ``Daemon`` for those that stay. A daemon enters its memory
+cgroup and network namespace *before* its program is executed, so that every byte from exec on is charged:
+a small ``sh`` moves itself into the cgroup, ``nsenter`` enters the namespace, and exec replaces both. The
+pid therefore stays the same from the first instruction to the last.
+
+Interruption follows INT, TERM, KILL with named time limits, on a pidfd, so that a reused pid is never hit.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from framework.errors import KilonodeError, MissingRequirementError, TimeLimitError
+
+TERM_TIMEOUT_S: Final = 5.0
+KILL_TIMEOUT_S: Final = 10.0
+DEFAULT_TIMEOUT_S: Final = 60.0
+ERROR_TAIL_CHARS: Final = 4000
+_ENTER_CGROUP: Final = 'echo 0 > "$0" && exec "$@"'
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a command that ended did. ``exit_code`` is negative for a signal, as in subprocess."""
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    elapsed_s: float
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode(errors="replace")
+
+
+class CommandError(KilonodeError):
+    """A command ended with a status other than 0; ``completed`` has its output."""
+
+    def __init__(self, completed: Completed, remedy: str) -> None:
+        self.completed = completed
+        output = (completed.stderr or completed.stdout).decode(errors="replace").strip()
+        super().__init__(
+            f"{completed.argv[0]} ended with {describe_exit(completed.exit_code)}: "
+            f"{output[-ERROR_TAIL_CHARS:] or 'no output'}",
+            where=shlex.join(completed.argv),
+            remedy=remedy,
+        )
+
+
+def describe_exit(exit_code: int) -> str:
+    """``status 1`` or ``signal SIGKILL`` for an exit code as subprocess gives it."""
+    if exit_code < 0:
+        return f"signal {signal.Signals(-exit_code).name}"
+    return f"status {exit_code}"
+
+
+def inside(argv: Sequence[str], *, cgroup_procs: Path | None = None, netns: str | None = None) -> list[str]:
+    """``argv`` wrapped so that it runs in a cgroup and a named network namespace.
+
+    ``cgroup_procs`` is the path of the cgroup's ``cgroup.procs``. The namespace is entered with nsenter:
+    ``ip netns exec`` would remount /sys and hide the cgroup file systems from kubelet.
+    """
+    wrapped = list(argv)
+    if netns is not None:
+        wrapped = ["nsenter", f"--net=/run/netns/{netns}", "--", *wrapped]
+    if cgroup_procs is not None:
+        wrapped = ["sh", "-c", _ENTER_CGROUP, str(cgroup_procs), *wrapped]
+    return wrapped
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    check: bool = True,
+    remedy: str = "read the output above",
+) -> Completed:
+    """Run a command to its end and give its output.
+
+    ``env`` is added to this process's environment. Raises CommandError for a status other than 0 (unless
+    ``check`` is false), TimeLimitError when ``timeout_s`` runs out (the process is killed), and
+    MissingRequirementError when there is no such program.
+    """
+    words = tuple(str(word) for word in argv)
+    start_s = time.monotonic()
+    try:
+        done = subprocess.run(
+            words,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=timeout_s,
+            env={**os.environ, **env} if env else None,
+            cwd=cwd,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise MissingRequirementError(
+            f"there is no program {error.filename!r}", remedy=f"install {words[0]} or put it on PATH"
+        ) from None
+    except subprocess.TimeoutExpired as error:
+        raise TimeLimitError(
+            f"{words[0]} did not end within {timeout_s:g} s", where=shlex.join(words), remedy=remedy
+        ) from error
+    completed = Completed(words, done.returncode, done.stdout, done.stderr, time.monotonic() - start_s)
+    if check and completed.exit_code != 0:
+        raise CommandError(completed, remedy)
+    return completed
+
+
+@dataclass
+class Daemon:
+    """A process that stays, with its output kept in a file."""
+
+    name: str
+    argv: tuple[str, ...]
+    log_path: Path
+    popen: subprocess.Popen[bytes]
+    start_ticks: int
+
+    @classmethod
+    def start(
+        cls,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        log_path: Path,
+        cgroup_procs: Path | None = None,
+        netns: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Daemon:
+        """Start ``argv`` with both outputs appended to ``log_path``; see ``inside`` for the rest."""
+        words = tuple(str(word) for word in argv)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("ab") as output:
+            popen = subprocess.Popen(
+                inside(words, cgroup_procs=cgroup_procs, netns=netns),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env} if env else None,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        return cls(name, words, log_path, popen, start_ticks_of(popen.pid) or 0)
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for a signal."""
+        return self.popen.poll()
+
+    def log_tail(self, chars: int = ERROR_TAIL_CHARS) -> str:
+        """The last ``chars`` characters of its output."""
+        with self.log_path.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - chars))
+            return log.read().decode(errors="replace")
+
+    def require_alive(self) -> None:
+        """Raises KilonodeError with the end of its output when it has ended."""
+        if self.exit_code is not None:
+            raise KilonodeError(
+                f"{self.name} ended with {describe_exit(self.exit_code)}: {self.log_tail().strip()[-1500:]}",
+                where=str(self.log_path),
+                remedy="read its log",
+            )
+
+    def stop(self, *, term_timeout_s: float = TERM_TIMEOUT_S) -> None:
+        """TERM, then KILL after ``term_timeout_s``; returns when it is reaped."""
+        for signum, timeout_s in ((signal.SIGTERM, term_timeout_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
+            if self.popen.poll() is not None:
+                return
+            self.popen.send_signal(signum)
+            try:
+                self.popen.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                continue
+        self.popen.wait(0)
+
+
+def start_ticks_of(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat (start time in clock ticks since boot), which with the pid names one process.
+
+    None when there is no such process.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def kill_exactly(pid: int, start_ticks: int, *, timeout_s: float = KILL_TIMEOUT_S) -> bool:
+    """SIGKILL process ``pid`` if it still is the one that started at ``start_ticks``; true when it was killed.
+
+    Raises TimeLimitError when it does not end within ``timeout_s``.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if start_ticks_of(pid) != start_ticks:
+            return False
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        ended, _, _ = select.select([pidfd], [], [], timeout_s)
+    finally:
+        os.close(pidfd)
+    if not ended:
+        raise TimeLimitError(
+            f"process {pid} did not end within {timeout_s:g} s of SIGKILL", remedy="see `ps -o stat,wchan`"
+        )
+    return True

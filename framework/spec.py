@@ -1,0 +1,83 @@
+"""What was asked: typed, validated before anything is created, units in names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+
+import msgspec
+
+from framework.errors import BadInputError
+from framework.units import MIB, mib
+
+MEMORY_BYTES_MIN: Final = 64 * MIB
+"""Below this kubelet and containerd alone do not start (about 120 MiB resident together)."""
+NODES_MAX: Final = 1_000_000
+VERSION: Final = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
+
+EndpointMode = Literal["native", "endpointslices"]
+"""``native``: real DaemonSet, real controllers, pods made Ready by kwok. ``endpointslices``: slices written
+by the framework, no pods."""
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of what is asked."""
+
+
+class RealNodeSpec(Spec):
+    """A real node: ``memory_bytes`` limits kubelet, containerd, kube-proxy, nft and the ballast together.
+
+    ``kube_proxy`` is an exact version; ``kube_proxy_config`` is merged over the KubeProxyConfiguration that
+    the framework writes. ``ballast_bytes`` is anonymous memory held by a process of the node.
+    """
+
+    memory_bytes: int
+    kube_proxy: str
+    kube_proxy_config: dict[str, Any] = msgspec.field(default_factory=dict)
+    ballast_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        require_version(self.kube_proxy, where="kube_proxy")
+        if self.memory_bytes < MEMORY_BYTES_MIN:
+            raise BadInputError(
+                f"a node with {mib(self.memory_bytes)} MiB can't start its own daemons",
+                where="memory",
+                remedy=f"give at least {mib(MEMORY_BYTES_MIN)} MiB",
+            )
+        if not 0 <= self.ballast_bytes < self.memory_bytes:
+            raise BadInputError(
+                f"a ballast of {mib(self.ballast_bytes)} MiB does not fit a node of {mib(self.memory_bytes)} MiB",
+                where="ballast",
+                remedy="give less ballast or more memory",
+            )
+
+
+class ServiceSpec(Spec):
+    """A DaemonSet Service with ``endpoints`` endpoints, made in the given mode."""
+
+    name: str
+    endpoints: int
+    mode: EndpointMode
+    port: int = 80
+
+    def __post_init__(self) -> None:
+        require_count(self.endpoints, where="endpoints")
+
+
+def require_version(version: str, *, where: str) -> str:
+    """``version`` if it is exact (``1.35.0``), with a leading ``v`` dropped. Raises BadInputError otherwise."""
+    bare = version.removeprefix("v")
+    if VERSION.fullmatch(bare) is None:
+        raise BadInputError(
+            f"{version!r} is no exact version", where=where, remedy="give three numbers, such as 1.35.0"
+        )
+    return bare
+
+
+def require_count(count: int, *, where: str) -> int:
+    """``count`` if it is from 1 to a million. Raises BadInputError otherwise."""
+    if not 1 <= count <= NODES_MAX:
+        raise BadInputError(
+            f"{count} is outside 1 to {NODES_MAX:,}", where=where, remedy="give a count inside these bounds"
+        )
+    return count
