@@ -79,7 +79,7 @@ class OomCandidate(Record):
 
 
 class OomKill(Record):
-    """One OOM kill, from the kernel log. ``cgroup`` is the path of the memory cgroup that was out of memory."""
+    """One OOM kill, from the kernel log; ``cgroup`` is the path of the one that was out of memory."""
 
     at_s: float
     victim_pid: int

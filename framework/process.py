@@ -103,8 +103,7 @@ def run(
             words,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=timeout_s,
             env={**os.environ, **env} if env else None,
             cwd=cwd,
@@ -200,9 +199,9 @@ class Daemon:
 
 
 def start_ticks_of(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (start time in clock ticks since boot), which with the pid names one process.
+    """Start time of a process in clock ticks since boot, which with the pid names it for ever.
 
-    None when there is no such process.
+    It is field 22 of /proc/PID/stat (proc(5)). None when there is no such process.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -212,9 +211,9 @@ def start_ticks_of(pid: int) -> int | None:
 
 
 def kill_exactly(pid: int, start_ticks: int, *, timeout_s: float = KILL_TIMEOUT_S) -> bool:
-    """SIGKILL process ``pid`` if it still is the one that started at ``start_ticks``; true when it was killed.
+    """SIGKILL process ``pid`` if it still is the one that started at ``start_ticks``.
 
-    Raises TimeLimitError when it does not end within ``timeout_s``.
+    True when it was killed, false when it had gone. Raises TimeLimitError when it does not end within ``timeout_s``.
     """
     try:
         pidfd = os.pidfd_open(pid)

@@ -46,7 +46,7 @@ class RealNodeSpec(Spec):
             )
         if not 0 <= self.ballast_bytes < self.memory_bytes:
             raise BadInputError(
-                f"a ballast of {mib(self.ballast_bytes)} MiB does not fit a node of {mib(self.memory_bytes)} MiB",
+                f"ballast {mib(self.ballast_bytes)} MiB does not fit a node of {mib(self.memory_bytes)} MiB",
                 where="ballast",
                 remedy="give less ballast or more memory",
             )
@@ -65,7 +65,7 @@ class ServiceSpec(Spec):
 
 
 def require_version(version: str, *, where: str) -> str:
-    """``version`` if it is exact (``1.35.0``), with a leading ``v`` dropped. Raises BadInputError otherwise."""
+    """``version``, which must be exact (``1.35.0``), without a leading ``v``; else BadInputError."""
     bare = version.removeprefix("v")
     if VERSION.fullmatch(bare) is None:
         raise BadInputError(

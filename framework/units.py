@@ -57,7 +57,7 @@ def parse_bytes(text: str, *, where: str = "memory") -> int:
 
 
 def parse_count(text: str, *, where: str = "count") -> int:
-    """A count such as ``10000``, ``10_000``, ``10k`` or ``1m`` (a million). Raises BadInputError otherwise."""
+    """A count such as ``10000``, ``10_000``, ``10k`` or ``1m`` (a million); else BadInputError."""
     amount, unit = _split(text, where, "a count such as 1000, 10k or 1m")
     factor = _COUNT_UNITS.get(unit.lower())
     if factor is None:
