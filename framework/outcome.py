@@ -30,7 +30,7 @@ so are exact peaks; ``sample`` and ``poll`` saw moments only."""
 Bound = Literal["exact", "lower"]
 
 
-class Measure(Record):
+class Measure(Record, frozen=True, kw_only=True):
     """One figure with its pedigree. ``bound == "lower"``: the truth is this or more."""
 
     value: int
@@ -38,7 +38,7 @@ class Measure(Record):
     bound: Bound
 
 
-class ProcessExit(Record):
+class ProcessExit(Record, frozen=True, kw_only=True):
     """One process of a real node that ended, as the kernel's exit accounting (taskstats) reports it.
 
     ``exit_code`` and ``signal`` exclude each other. ``argv`` is None where the process was gone before its
@@ -67,7 +67,7 @@ class ProcessExit(Record):
         return self.comm == "nft" and "-f" in self.argv and not {"--check", "-c"} & set(self.argv)
 
 
-class OomCandidate(Record):
+class OomCandidate(Record, frozen=True, kw_only=True):
     """A row of the kernel's table of candidates at an OOM kill."""
 
     pid: int
@@ -78,7 +78,7 @@ class OomCandidate(Record):
     oom_score_adj: int
 
 
-class OomKill(Record):
+class OomKill(Record, frozen=True, kw_only=True):
     """One OOM kill, from the kernel log; ``cgroup`` is the path of the one that was out of memory."""
 
     at_s: float
@@ -95,7 +95,7 @@ class OomKill(Record):
     candidates: tuple[OomCandidate, ...]
 
 
-class CgroupSample(Record):
+class CgroupSample(Record, frozen=True, kw_only=True):
     """One reading of a node's memory cgroup. ``kernel_bytes`` includes page tables and nft objects."""
 
     at_s: float
@@ -105,7 +105,7 @@ class CgroupSample(Record):
     kernel_bytes: int
 
 
-class CgroupEvidence(Record):
+class CgroupEvidence(Record, frozen=True, kw_only=True):
     """A node's memory cgroup over one measurement.
 
     ``charged_bytes_peak`` is the kernel's own high-water mark (page cache included). The unreclaimable peak
@@ -124,7 +124,7 @@ class CgroupEvidence(Record):
     sample_interval_s: float
 
 
-class ProxySync(Record):
+class ProxySync(Record, frozen=True, kw_only=True):
     """One sync of kube-proxy, from its log at -v=2.
 
     ``endpoints`` is what it was about to program, None where the sync failed before it said so.
@@ -141,7 +141,7 @@ class ProxySync(Record):
     retry_after_s: float | None
 
 
-class NodeStatusSample(Record):
+class NodeStatusSample(Record, frozen=True, kw_only=True):
     """The node as the control plane sees it. ``lease_age_s`` is None while there is no lease."""
 
     at_s: float
@@ -151,7 +151,7 @@ class NodeStatusSample(Record):
     lease_duration_s: float | None
 
 
-class Ruleset(Record):
+class Ruleset(Record, frozen=True, kw_only=True):
     """What the kernel holds for kube-proxy's tables, from one listing after programming.
 
     ``endpoints`` are the distinct endpoint addresses that the listing names; ``listing_bytes`` is the length
@@ -166,7 +166,7 @@ class Ruleset(Record):
     listing_bytes: int
 
 
-class DaemonRecord(Record):
+class DaemonRecord(Record, frozen=True, kw_only=True):
     """One long-lived process of the node. ``exit_code`` is None while it lives."""
 
     name: str
@@ -176,7 +176,7 @@ class DaemonRecord(Record):
     oom_score_adj: int
 
 
-class Component(Record):
+class Component(Record, frozen=True, kw_only=True):
     """One executable that took part, with where it came from."""
 
     name: str
@@ -186,7 +186,7 @@ class Component(Record):
     sha256: str
 
 
-class Environment(Record):
+class Environment(Record, frozen=True, kw_only=True):
     """The machine and the versions that a figure depends on."""
 
     kernel: str
@@ -198,7 +198,7 @@ class Environment(Record):
     components: tuple[Component, ...]
 
 
-class FidelityItem(Record):
+class FidelityItem(Record, frozen=True, kw_only=True):
     """One deviation from production: what differs, and what it may change in the figures."""
 
     id: str
@@ -206,7 +206,7 @@ class FidelityItem(Record):
     effect: str
 
 
-class Evidence(Record):
+class Evidence(Record, frozen=True, kw_only=True):
     """Everything that was recorded about one real node during one measurement.
 
     ``exit_records_lost`` counts buffer overruns of the kernel's exit records, ``argv_unknown`` the processes
@@ -240,7 +240,7 @@ Programming = Literal["programmed", "nft_killed", "sync_failed", "timed_out", "d
 Result = Literal["pass", "fail", "unknown"]
 
 
-class Outcome(Record):
+class Outcome(Record, frozen=True, kw_only=True):
     """What the evidence means for one node, one Service and one kube-proxy.
 
     ``retries`` counts syncs that followed a failed one; ``retry_interval_s`` is the median time between
@@ -272,14 +272,14 @@ class Outcome(Record):
     doubts: tuple[str, ...]
 
 
-class Verdict(Record):
+class Verdict(Record, frozen=True, kw_only=True):
     """``reasons`` says why it is not a pass; empty for a pass."""
 
     result: Result
     reasons: tuple[str, ...] = ()
 
 
-class RunResult(Record):
+class RunResult(Record, frozen=True, kw_only=True):
     """One measurement, whole: what a run folder's ``result.json`` holds.
 
     ``outcome`` and ``verdict`` are None while the run is under way or when it broke before they were known.

@@ -213,7 +213,7 @@ def start_ticks_of(pid: int) -> int | None:
 def kill_exactly(pid: int, start_ticks: int, *, timeout_s: float = KILL_TIMEOUT_S) -> bool:
     """SIGKILL process ``pid`` if it still is the one that started at ``start_ticks``.
 
-    True when it was killed, false when it had gone. Raises TimeLimitError when it does not end within ``timeout_s``.
+    True when it was killed, false when it had gone. Raises TimeLimitError when it survives ``timeout_s``.
     """
     try:
         pidfd = os.pidfd_open(pid)

@@ -24,7 +24,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Base of what is asked."""
 
 
-class RealNodeSpec(Spec):
+class RealNodeSpec(Spec, frozen=True, kw_only=True):
     """A real node: ``memory_bytes`` limits kubelet, containerd, kube-proxy, nft and the ballast together.
 
     ``kube_proxy`` is an exact version; ``kube_proxy_config`` is merged over the KubeProxyConfiguration that
@@ -52,7 +52,7 @@ class RealNodeSpec(Spec):
             )
 
 
-class ServiceSpec(Spec):
+class ServiceSpec(Spec, frozen=True, kw_only=True):
     """A DaemonSet Service with ``endpoints`` endpoints, made in the given mode."""
 
     name: str
