@@ -1,0 +1,418 @@
+"""Memory cgroups, versions 1 and 2, behind one face.
+
+A real node is a memory cgroup with processes in it: the limit, the peak and the number of OOM kills are the
+kernel's own counters, and every figure about a node's memory comes from here. The two versions differ in
+file names, in units of account and in what they count:
+
+* version 1 has its own tree for the memory controller (``/sys/fs/cgroup/memory``), a high-water mark of
+  kernel memory, and counts an OOM kill only in the cgroup of the victim, so kills are summed over the tree;
+* version 2 has one tree, in which the controller must be enabled from the root down
+  (``cgroup.subtree_control``), counts kills hierarchically and keeps no high-water mark of kernel memory.
+
+In both, anonymous and file memory are hierarchical figures, and kernel memory (page tables, slabs, stacks,
+socket buffers, nft objects) is part of what is charged.
+
+A process is charged to the cgroup that it was in when it touched a page, so a node's processes must be put
+in before exec (``procs_path`` is for that), and each measurement wants a cgroup of its own: nft objects that
+the last one left in the kernel stay charged.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import select
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, NamedTuple
+
+from framework.errors import BadInputError, KilonodeError, MissingRequirementError
+from framework.outcome import Record
+from framework.process import KILL_TIMEOUT_S
+from framework.wait import wait_until
+
+CgroupMode = Literal["v1", "v2"]
+
+CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+REMOVE_TIMEOUT_S: Final = 10.0
+V1_NO_LIMIT_BYTES: Final = 1 << 62
+"""Version 1 shows "no limit" as the largest multiple of the page size below 2^63; no limit comes near."""
+_STAT_BYTES_MAX: Final = 16384
+_V1_STAT: Final = re.compile(rb"^total_(cache|rss) (\d+)$", re.MULTILINE)
+_V2_STAT: Final = re.compile(
+    rb"^(anon|file|kernel|kernel_stack|pagetables|percpu|sock|slab) (\d+)$", re.MULTILINE
+)
+_V2_KERNEL_PARTS: Final = (b"kernel_stack", b"pagetables", b"percpu", b"sock", b"slab")
+
+
+class CgroupReading(Record, frozen=True):
+    """The counters of a memory cgroup, with all cgroups below it.
+
+    ``charged_bytes`` is what the limit applies to (anonymous + file + kernel memory); the peaks are the
+    kernel's own high-water marks, None where this kernel has none. ``limit_bytes`` is None for no limit.
+    """
+
+    charged_bytes: int
+    charged_bytes_peak: int | None
+    anonymous_bytes: int
+    file_bytes: int
+    kernel_bytes: int
+    kernel_bytes_peak: int | None
+    limit_bytes: int | None
+    oom_kills: int
+
+
+class MemoryFigures(NamedTuple):
+    """The four figures of a fast reading, in bytes."""
+
+    charged_bytes: int
+    anonymous_bytes: int
+    file_bytes: int
+    kernel_bytes: int
+
+
+def detect_mode(root: Path = CGROUP_ROOT) -> CgroupMode:
+    """Which cgroup version has the memory controller. Raises MissingRequirementError when neither has it."""
+    return _memory_tree(root)[0]
+
+
+def memory_cgroup(relative_name: str, root: Path = CGROUP_ROOT) -> MemoryCgroup:
+    """The memory cgroup ``relative_name`` (such as ``kilonode/RUN/node-1``); nothing is created yet.
+
+    Raises BadInputError for a name that would leave the tree, MissingRequirementError without a controller.
+    """
+    parts = relative_name.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise BadInputError(
+            f"{relative_name!r} is no name of a cgroup",
+            where="cgroup",
+            remedy="give a relative name such as kilonode/run-1/node-1",
+        )
+    mode, tree = _memory_tree(root)
+    return MemoryCgroup(tree.joinpath(*parts), mode, tree)
+
+
+def _memory_tree(root: Path) -> tuple[CgroupMode, Path]:
+    """The version that has the memory controller, and the top of its tree (also on a hybrid machine)."""
+    if (root / "memory" / "cgroup.procs").exists():
+        return "v1", root / "memory"
+    for tree in (root, root / "unified"):
+        controllers = tree / "cgroup.controllers"
+        if controllers.exists() and "memory" in controllers.read_text().split():
+            return "v2", tree
+    raise MissingRequirementError(
+        "there is no memory cgroup controller",
+        where=str(root),
+        remedy="mount cgroup2 on /sys/fs/cgroup, or boot with cgroup_enable=memory",
+    )
+
+
+@dataclass(frozen=True)
+class MemoryCgroup:
+    """One memory cgroup. ``path`` is its folder, ``tree`` the top of the controller's tree."""
+
+    path: Path
+    mode: CgroupMode
+    tree: Path
+
+    @property
+    def procs_path(self) -> Path:
+        """The file to which a process writes 0 to enter; see ``framework.process.inside``."""
+        return self.path / "cgroup.procs"
+
+    @property
+    def kernel_path(self) -> str:
+        """The path as the kernel names it, in /proc/PID/cgroup and in its log: ``/kilonode/RUN/node-1``."""
+        return f"/{self.path.relative_to(self.tree)}"
+
+    @property
+    def children(self) -> tuple[MemoryCgroup, ...]:
+        """The cgroups directly below; none when it does not exist."""
+        try:
+            folders = sorted(entry.path for entry in os.scandir(self.path) if entry.is_dir())
+        except FileNotFoundError:
+            return ()
+        return tuple(MemoryCgroup(Path(folder), self.mode, self.tree) for folder in folders)
+
+    def walk(self) -> Iterator[MemoryCgroup]:
+        """Everything below, deepest first, and then itself."""
+        for child in self.children:
+            yield from child.walk()
+        yield self
+
+    def create(self) -> None:
+        """Create it and its parents, with the memory controller enabled; an existing one is kept.
+
+        Raises MissingRequirementError without the privilege, KilonodeError when an ancestor has processes
+        of its own (version 2 refuses to give such a cgroup's controllers to its children).
+        """
+        with _explained(self.path):
+            for folder in self._from_top():
+                if self.mode == "v2":
+                    _enable_memory(folder.parent)
+                folder.mkdir(exist_ok=True)
+
+    def _from_top(self) -> list[Path]:
+        below_tree = [folder for folder in self.path.parents if folder.is_relative_to(self.tree)]
+        return [folder for folder in reversed(below_tree) if folder != self.tree] + [self.path]
+
+    def set_limit(self, limit_bytes: int) -> None:
+        """Limit memory to ``limit_bytes`` (rounded down to a page by the kernel), without any swap on top."""
+        if limit_bytes <= 0:
+            raise BadInputError(
+                f"{limit_bytes} is no memory limit", where="limit_bytes", remedy="give 1 byte or more"
+            )
+        with _explained(self.path):
+            for name, value in self._limit_writes(limit_bytes):
+                (self.path / name).write_text(value)
+
+    def _limit_writes(self, limit_bytes: int) -> list[tuple[str, str]]:
+        """The files to write, in order: version 1 keeps memory <= memory+swap at every moment."""
+        if self.mode == "v2":
+            swap = [("memory.swap.max", "0")] if (self.path / "memory.swap.max").exists() else []
+            return [*swap, ("memory.max", str(limit_bytes))]
+        writes = [("memory.limit_in_bytes", str(limit_bytes))]
+        with_swap = self.path / "memory.memsw.limit_in_bytes"
+        if with_swap.exists():
+            raising = int(with_swap.read_text()) < limit_bytes
+            writes.insert(0 if raising else 1, (with_swap.name, str(limit_bytes)))
+        return writes
+
+    def read(self) -> CgroupReading:
+        """Every counter, once. For many readings a second see ``reader``."""
+        with self.reader() as reader:
+            figures = reader.read()
+        peaks = _V1_PEAKS if self.mode == "v1" else _V2_PEAKS
+        with _explained(self.path):
+            return CgroupReading(
+                charged_bytes=figures.charged_bytes,
+                charged_bytes_peak=_number(self.path / peaks.charged),
+                anonymous_bytes=figures.anonymous_bytes,
+                file_bytes=figures.file_bytes,
+                kernel_bytes=figures.kernel_bytes,
+                kernel_bytes_peak=_number(self.path / peaks.kernel) if peaks.kernel else None,
+                limit_bytes=self._limit_bytes(),
+                oom_kills=self._oom_kills(),
+            )
+
+    def _limit_bytes(self) -> int | None:
+        if self.mode == "v1":
+            limit = int((self.path / "memory.limit_in_bytes").read_text())
+            return None if limit >= V1_NO_LIMIT_BYTES else limit
+        text = (self.path / "memory.max").read_text().strip()
+        return None if text == "max" else int(text)
+
+    def _oom_kills(self) -> int:
+        if self.mode == "v2":
+            return _field(self.path / "memory.events", "oom_kill")
+        return sum(_field(cgroup.path / "memory.oom_control", "oom_kill") for cgroup in self.walk())
+
+    def reader(self) -> CgroupReader:
+        """A reader that keeps the files open: some 30 microseconds of CPU a reading. Close it."""
+        with _explained(self.path):
+            return CgroupReader(self)
+
+    def pids(self) -> tuple[int, ...]:
+        """The processes inside, those of the cgroups below included; none when it does not exist."""
+        pids: list[int] = []
+        for cgroup in self.walk():
+            try:
+                pids.extend(map(int, cgroup.procs_path.read_text().split()))
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENODEV):
+                    raise
+        return tuple(pids)
+
+    def kill_all(self, timeout_s: float = KILL_TIMEOUT_S) -> None:
+        """SIGKILL everything inside, again and again until nothing is left.
+
+        A process is killed through a pidfd that was opened while it was listed and that is used only if the
+        pid is still listed afterwards, so a pid that was reused by a stranger is never hit. Raises
+        TimeLimitError when something is still there after ``timeout_s``.
+        """
+        wait_until(
+            lambda: self._kill_once() or None,
+            what=f"the end of every process in {self.kernel_path}",
+            timeout_s=timeout_s,
+            interval_s=0.01,
+            describe=lambda: f"processes {self.pids()}",
+            remedy="see `ps -o pid,stat,wchan` of these: an uninterruptible one waits for the kernel",
+        )
+
+    def _kill_once(self) -> bool:
+        """True when nothing was inside."""
+        pidfds = {pid: pidfd for pid in self.pids() if (pidfd := _pidfd(pid)) is not None}
+        try:
+            still_inside = set(self.pids())
+            for pid, pidfd in pidfds.items():
+                if pid in still_inside:
+                    with suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            for pidfd in pidfds.values():
+                select.select([pidfd], [], [], 0.1)
+        finally:
+            for pidfd in pidfds.values():
+                os.close(pidfd)
+        return not still_inside
+
+    def remove(self, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
+        """Kill what is inside, then remove it and everything below; one that is gone already is fine.
+
+        The parents stay, for the run that made them. Raises TimeLimitError when the kernel keeps it busy.
+        """
+        self.kill_all(timeout_s)
+        wait_until(
+            lambda: all(_removed(cgroup.path) for cgroup in self.walk()) or None,
+            what=f"the removal of {self.kernel_path}",
+            timeout_s=timeout_s,
+            interval_s=0.02,
+            describe=lambda: f"busy; processes {self.pids()}",
+            remedy=f"look into {self.path}, then rmdir it",
+        )
+
+
+class _Peaks(NamedTuple):
+    charged: str
+    kernel: str | None
+
+
+_V1_PEAKS: Final = _Peaks("memory.max_usage_in_bytes", "memory.kmem.max_usage_in_bytes")
+_V2_PEAKS: Final = _Peaks("memory.peak", None)
+
+
+class CgroupReader:
+    """The files of one memory cgroup kept open, for readings at 50 Hz and more."""
+
+    def __init__(self, cgroup: MemoryCgroup) -> None:
+        names = _V1_FILES if cgroup.mode == "v1" else _V2_FILES
+        self._path = cgroup.path
+        self._figures: Callable[[list[bytes]], MemoryFigures] = (
+            _v1_figures if cgroup.mode == "v1" else _v2_figures
+        )
+        self._fds: list[int] = []
+        try:
+            for name in names:
+                self._fds.append(os.open(cgroup.path / name, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            self.close()
+            raise
+
+    def read(self) -> MemoryFigures:
+        """The figures of this moment. Raises KilonodeError when the cgroup was removed."""
+        with _explained(self._path):
+            return self._figures([os.pread(fd, _STAT_BYTES_MAX, 0) for fd in self._fds])
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def __enter__(self) -> CgroupReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_V1_FILES: Final = ("memory.usage_in_bytes", "memory.stat", "memory.kmem.usage_in_bytes")
+_V2_FILES: Final = ("memory.current", "memory.stat")
+
+
+def _v1_figures(texts: list[bytes]) -> MemoryFigures:
+    usage, stat, kernel = texts
+    found = dict(_V1_STAT.findall(stat))
+    return MemoryFigures(int(usage), int(found[b"rss"]), int(found[b"cache"]), int(kernel))
+
+
+def _v2_figures(texts: list[bytes]) -> MemoryFigures:
+    """Kernels before 5.18 have no ``kernel`` line; there its parts are summed."""
+    current, stat = texts
+    found = dict(_V2_STAT.findall(stat))
+    kernel = found.get(b"kernel")
+    kernel_bytes = int(kernel) if kernel else sum(int(found.get(part, 0)) for part in _V2_KERNEL_PARTS)
+    return MemoryFigures(int(current), int(found[b"anon"]), int(found[b"file"]), kernel_bytes)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Says what a refusal of the kernel means; other errors pass through."""
+    try:
+        yield
+    except PermissionError as error:
+        raise MissingRequirementError(
+            f"may not use the memory cgroup: {error.strerror}", where=str(path), remedy="run as root"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise MissingRequirementError(
+                "the cgroup file system is read-only",
+                where=str(path),
+                remedy="run in a container with --privileged, or on the machine itself",
+            ) from error
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            raise KilonodeError(
+                "the memory cgroup does not exist or was removed",
+                where=str(error.filename or path),
+                remedy="create it first; something else must not remove it while a node runs",
+            ) from error
+        raise
+
+
+def _enable_memory(parent: Path) -> None:
+    """Give ``parent``'s children the memory controller (version 2)."""
+    control = parent / "cgroup.subtree_control"
+    if "memory" in control.read_text().split():
+        return
+    try:
+        control.write_text("+memory")
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise KilonodeError(
+            "this cgroup has processes of its own, so it cannot give the memory controller to children",
+            where=str(parent),
+            remedy="move its processes to a child cgroup, or give the node another parent",
+        ) from error
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None on a kernel that has no such file."""
+    try:
+        return int(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _field(path: Path, name: str) -> int:
+    """A field of a file of ``name value`` lines; 0 where the kernel has no such field."""
+    for line in path.read_text().splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _removed(path: Path) -> bool:
+    """True when ``path`` is gone; false while the kernel still lets processes leave it."""
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
