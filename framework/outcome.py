@@ -238,13 +238,25 @@ class Evidence(Record, frozen=True, kw_only=True):
 
 Programming = Literal["programmed", "nft_killed", "sync_failed", "timed_out", "daemon_died"]
 Result = Literal["pass", "fail", "unknown"]
+Topic = Literal["programming", "victims", "nft_peak_low", "nft_peak_high", "sync", "ready"]
+"""What a doubt is about. ``nft_peak_low``: nft's peak may be more than the figure says; ``nft_peak_high``: less."""
+
+
+class Doubt(Record):
+    """One reason why an outcome is less than certain: ``text`` is a sentence, ``about`` what it touches."""
+
+    about: tuple[Topic, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Outcome(Record, frozen=True, kw_only=True):
     """What the evidence means for one node, one Service and one kube-proxy.
 
     ``retries`` counts syncs that followed a failed one; ``retry_interval_s`` is the median time between
-    them. ``ready_throughout`` is None where the status was not seen often enough to say.
+    the starts of failed ones. ``ready_throughout`` is None where the status was not seen often enough to say.
     """
 
     programming: Programming
@@ -269,7 +281,7 @@ class Outcome(Record, frozen=True, kw_only=True):
     ready_throughout: bool | None
     ready_at_end: bool
     ruleset: Ruleset | None
-    doubts: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
 
 
 class Verdict(Record, frozen=True, kw_only=True):
