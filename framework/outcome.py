@@ -239,10 +239,10 @@ class Evidence(Record, frozen=True, kw_only=True):
 Programming = Literal["programmed", "nft_killed", "sync_failed", "timed_out", "daemon_died"]
 Result = Literal["pass", "fail", "unknown"]
 Topic = Literal["programming", "victims", "nft_peak_low", "nft_peak_high", "sync", "ready"]
-"""What a doubt is about. ``nft_peak_low``: nft's peak may be more than the figure says; ``nft_peak_high``: less."""
+"""What a doubt is about. ``nft_peak_low``: nft's peak may be above its figure; ``nft_peak_high``: below it."""
 
 
-class Doubt(Record):
+class Doubt(Record, frozen=True, kw_only=True):
     """One reason why an outcome is less than certain: ``text`` is a sentence, ``about`` what it touches."""
 
     about: tuple[Topic, ...]
