@@ -239,7 +239,7 @@ class Evidence(Record, frozen=True, kw_only=True):
 Programming = Literal["programmed", "nft_killed", "sync_failed", "timed_out", "daemon_died"]
 Result = Literal["pass", "fail", "unknown"]
 Topic = Literal["programming", "victims", "nft_peak_low", "nft_peak_high", "sync", "ready"]
-"""What a doubt is about. ``nft_peak_low``: nft's peak may be above its figure; ``nft_peak_high``: below it."""
+"""What a doubt is about. ``nft_peak_low``: nft's peak may exceed its figure; ``nft_peak_high``: be less."""
 
 
 class Doubt(Record, frozen=True, kw_only=True):
