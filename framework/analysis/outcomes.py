@@ -1,0 +1,319 @@
+"""What recorded evidence means.
+
+``derive_outcome`` is a pure function of one ``Evidence``: no cluster, clock or file takes part, so that a run
+folder can be judged again years later. It concludes only what two independent witnesses agree on. A ruleset
+counts as programmed when kube-proxy's log *and* a listing of the kernel's ruleset say so; a process counts as
+killed for memory when its exit record *and* the kernel log say so. Where one witness is missing or they
+contradict each other, the milder conclusion is drawn and a ``Doubt`` names what is less than certain.
+
+kube-proxy runs one proxier for each IP family, and the one without endpoints always succeeds. Everything said
+about syncs is therefore said about the family that carries the Service.
+"""
+
+from __future__ import annotations
+
+import signal
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Final, Literal
+
+from framework.outcome import (
+    Doubt,
+    Evidence,
+    Measure,
+    OomKill,
+    Outcome,
+    ProcessExit,
+    Programming,
+    ProxySync,
+)
+from framework.units import mib
+
+STATUS_GAP_S_MAX: Final = 5.0
+"""Between two looks further apart than this a node could have been NotReady unseen: half of the 10 s in which
+a kubelet renews its lease, so that no renewal that fails goes by without a look."""
+PEAK_DISAGREEMENT_MAX: Final = 0.05
+"""Share by which the kernel log and the exit record of one killed process may differ: pages are still freed
+and charged between the log line and the exit."""
+
+
+def derive_outcome(evidence: Evidence) -> Outcome:
+    """The outcome of one measurement, with every doubt about it."""
+    reading = _Reading(evidence)
+    samples = evidence.status
+    retry_starts_s = [sync.started_at_s for sync in reading.syncs if sync.error is not None]
+    return Outcome(
+        programming=reading.programming,
+        node=evidence.node,
+        kube_proxy=evidence.kube_proxy,
+        endpoints=evidence.endpoints_expected,
+        endpoint_mode=evidence.endpoint_mode,
+        limit_bytes=evidence.cgroup.limit_bytes,
+        nft_bytes_peak=reading.nft_peak,
+        nft_runs=len(reading.nft_exits),
+        nft_killed=len(reading.attributed_kills),
+        charged_bytes_peak=evidence.cgroup.charged_bytes_peak,
+        unreclaimable_bytes_peak=evidence.cgroup.unreclaimable_bytes_peak,
+        kernel_bytes_end=evidence.cgroup.end.kernel_bytes,
+        sync_s=reading.programming_sync.elapsed_s if reading.programming_sync else None,
+        sync_full=reading.programming_sync.full if reading.programming_sync else None,
+        programmed_after_s=_programmed_after_s(reading),
+        oom_victims=tuple(
+            kill.victim_comm for kill in sorted(evidence.oom_kills, key=lambda kill: kill.at_s)
+        ),
+        sync_errors=tuple(dict.fromkeys(sync.error for sync in evidence.syncs if sync.error is not None)),
+        retries=sum(earlier.error is not None for earlier, _ in pairwise(reading.syncs)),
+        retry_interval_s=_median_interval_s(retry_starts_s),
+        ready_throughout=reading.ready_throughout,
+        ready_at_end=bool(samples) and max(samples, key=lambda sample: sample.at_s).ready == "True",
+        ruleset=evidence.ruleset,
+        doubts=tuple(_doubts(reading)),
+    )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One evidence with what is read off it more than once."""
+
+    evidence: Evidence
+
+    @cached_property
+    def family(self) -> Literal["IPv4", "IPv6"]:
+        """The IP family whose syncs carry the Service."""
+        carrying = [sync for sync in self.evidence.syncs if sync.endpoints]
+        if carrying:
+            return max(carrying, key=lambda sync: sync.endpoints or 0).family
+        failed = [sync for sync in self.evidence.syncs if sync.error is not None]
+        return failed[0].family if failed else "IPv4"
+
+    @cached_property
+    def syncs(self) -> tuple[ProxySync, ...]:
+        """The syncs of the Service's family in the order of their starts."""
+        ours = (sync for sync in self.evidence.syncs if sync.family == self.family)
+        return tuple(sorted(ours, key=lambda sync: sync.started_at_s))
+
+    @cached_property
+    def complete_syncs(self) -> tuple[ProxySync, ...]:
+        """Syncs that ended well and had at least the expected endpoints, the workload's or earlier ones."""
+        expected = self.evidence.endpoints_expected
+        return tuple(sync for sync in self.syncs if _succeeded(sync) and (sync.endpoints or 0) >= expected)
+
+    @cached_property
+    def programming_sync(self) -> ProxySync | None:
+        """The first complete sync that ended after the workload was applied."""
+        applied_at_s = self.evidence.workload_applied_at_s
+        return next((sync for sync in self.complete_syncs if (sync.ended_at_s or 0) >= applied_at_s), None)
+
+    @cached_property
+    def listing_complete(self) -> bool:
+        ruleset = self.evidence.ruleset
+        return ruleset is not None and ruleset.endpoints == self.evidence.endpoints_expected
+
+    @cached_property
+    def nft_exits(self) -> tuple[ProcessExit, ...]:
+        return tuple(record for record in self.evidence.exits if record.comm == "nft")
+
+    @cached_property
+    def nft_sigkilled(self) -> tuple[ProcessExit, ...]:
+        return tuple(record for record in self.nft_exits if record.signal == signal.SIGKILL)
+
+    @cached_property
+    def attributed_kills(self) -> tuple[tuple[ProcessExit, OomKill], ...]:
+        """Every nft that died by SIGKILL together with the kernel-log record of the OOM kill that did it."""
+        kills = {kill.victim_pid: kill for kill in self.evidence.oom_kills if kill.victim_comm == "nft"}
+        return tuple((record, kills[record.pid]) for record in self.nft_sigkilled if record.pid in kills)
+
+    @cached_property
+    def nft_kill_is_final(self) -> bool:
+        """An nft was killed for memory and no sync that started after the last kill succeeded."""
+        if not self.attributed_kills:
+            return False
+        last_kill_at_s = max(kill.at_s for _, kill in self.attributed_kills)
+        return not any(_succeeded(sync) and sync.started_at_s >= last_kill_at_s for sync in self.syncs)
+
+    @cached_property
+    def programming(self) -> Programming:
+        """The gravest conclusion that holds."""
+        finished = [sync for sync in self.syncs if sync.error is not None or sync.ended_at_s is not None]
+        if any(daemon.exit_code is not None for daemon in self.evidence.daemons):
+            return "daemon_died"
+        if self.nft_kill_is_final:
+            return "nft_killed"
+        if self.is_programmed:
+            return "programmed"
+        if finished and finished[-1].error is not None:
+            return "sync_failed"
+        return "timed_out"
+
+    @cached_property
+    def is_programmed(self) -> bool:
+        return (
+            self.programming_sync is not None
+            and self.listing_complete
+            and self.evidence.programmed_at_s is not None
+        )
+
+    @cached_property
+    def biggest_nft(self) -> ProcessExit | None:
+        """The biggest nft that loaded a ruleset, or may have: its command line is unknown."""
+        loads = [record for record in self.nft_exits if record.loads_ruleset is not False]
+        return max(loads, key=lambda record: record.memory_bytes_peak, default=None)
+
+    @cached_property
+    def nft_peak(self) -> Measure | None:
+        """A lower bound where moments were missed, and for a killed process: it wanted more."""
+        biggest = self.biggest_nft
+        if biggest is None:
+            return None
+        is_lower = (
+            biggest.bound == "lower"
+            or biggest.signal == signal.SIGKILL
+            or self.evidence.measured_by == "poll"
+            or self.evidence.exit_records_lost > 0
+        )
+        return Measure(
+            value=biggest.memory_bytes_peak,
+            source=biggest.source,
+            bound="lower" if is_lower else "exact",
+        )
+
+    @cached_property
+    def status_gap_s(self) -> float:
+        """The longest time without a look at the node, from the workload to the end."""
+        begin_s, end_s = self.evidence.workload_applied_at_s, self.evidence.ended_at_s
+        looks = sorted(sample.at_s for sample in self.evidence.status if begin_s <= sample.at_s <= end_s)
+        return max(later - earlier for earlier, later in pairwise([begin_s, *looks, max(begin_s, end_s)]))
+
+    @cached_property
+    def ready_throughout(self) -> bool | None:
+        """False for any sample that is not Ready; None where a time without a sample was too long."""
+        begin_s, end_s = self.evidence.workload_applied_at_s, self.evidence.ended_at_s
+        looks = [sample.ready for sample in self.evidence.status if begin_s <= sample.at_s <= end_s]
+        if any(ready != "True" for ready in looks):
+            return False
+        return True if looks and self.status_gap_s <= STATUS_GAP_S_MAX else None
+
+
+def _succeeded(sync: ProxySync) -> bool:
+    return sync.error is None and sync.ended_at_s is not None
+
+
+def _programmed_after_s(reading: _Reading) -> float | None:
+    programmed_at_s = reading.evidence.programmed_at_s
+    if not reading.is_programmed or programmed_at_s is None:
+        return None
+    return programmed_at_s - reading.evidence.workload_applied_at_s
+
+
+def _median_interval_s(starts_s: Sequence[float]) -> float | None:
+    intervals_s = [later - earlier for earlier, later in pairwise(starts_s)]
+    return statistics.median(intervals_s) if intervals_s else None
+
+
+def _doubts(reading: _Reading) -> Iterator[Doubt]:
+    yield from _measuring_doubts(reading)
+    yield from _kill_doubts(reading)
+    yield from _peak_doubts(reading)
+    yield from _programming_doubts(reading)
+    yield from _ready_doubts(reading)
+
+
+def _measuring_doubts(reading: _Reading) -> Iterator[Doubt]:
+    evidence, biggest = reading.evidence, reading.biggest_nft
+    if evidence.measured_by == "poll":
+        yield Doubt(
+            about=("nft_peak_low",),
+            text="processes were polled, not accounted for by the kernel: every peak is a lower bound",
+        )
+    if evidence.exit_records_lost:
+        yield Doubt(
+            about=("nft_peak_low",),
+            text=f"exit records were lost {evidence.exit_records_lost} times: a bigger nft may be unseen",
+        )
+    if biggest is not None and biggest.loads_ruleset is None:
+        unknown = sum(record.argv is None for record in reading.nft_exits)
+        yield Doubt(
+            about=("nft_peak_high",),
+            text=f"the command line of {unknown} of {len(reading.nft_exits)} nft processes is unknown, the "
+            "biggest among them: its peak may be a listing's, not a load's",
+        )
+
+
+def _kill_doubts(reading: _Reading) -> Iterator[Doubt]:
+    evidence = reading.evidence
+    sigkilled_pids = {record.pid for record in reading.nft_sigkilled}
+    attributed_pids = {record.pid for record, _ in reading.attributed_kills}
+    for pid in sorted(sigkilled_pids - attributed_pids):
+        yield Doubt(
+            about=("programming", "victims"),
+            text=f"nft {pid} died by SIGKILL, but the kernel log has no OOM kill of it",
+        )
+    for kill in evidence.oom_kills:
+        if kill.victim_comm == "nft" and kill.victim_pid not in sigkilled_pids:
+            yield Doubt(
+                about=("programming", "nft_peak_low"),
+                text=f"the kernel log has an OOM kill of nft {kill.victim_pid}, but no exit record shows it",
+            )
+    if evidence.cgroup.oom_kills != len(evidence.oom_kills):
+        yield Doubt(
+            about=("programming", "victims"),
+            text=f"the cgroup counted {evidence.cgroup.oom_kills} OOM kills, the kernel log has "
+            f"{len(evidence.oom_kills)}",
+        )
+
+
+def _peak_doubts(reading: _Reading) -> Iterator[Doubt]:
+    for record, kill in reading.attributed_kills:
+        rss_bytes = kill.memory_bytes_anon + kill.memory_bytes_file + kill.memory_bytes_shmem
+        difference_bytes = abs(rss_bytes - record.memory_bytes_peak)
+        if difference_bytes > PEAK_DISAGREEMENT_MAX * max(rss_bytes, record.memory_bytes_peak):
+            yield Doubt(
+                about=("nft_peak_low", "nft_peak_high"),
+                text=f"nft {record.pid} held {mib(rss_bytes)} MiB by the kernel log when it was killed, but "
+                f"its exit record has a peak of {mib(record.memory_bytes_peak)} MiB",
+            )
+
+
+def _programming_doubts(reading: _Reading) -> Iterator[Doubt]:
+    evidence, ruleset = reading.evidence, reading.evidence.ruleset
+    expected = evidence.endpoints_expected
+    logged = reading.programming_sync is not None
+    if logged and ruleset is None:
+        yield Doubt(
+            about=("programming",),
+            text=f"a sync of {expected:,} endpoints succeeded by kube-proxy's log, but there is no listing "
+            "of the ruleset to confirm it",
+        )
+    if logged and ruleset is not None and not reading.listing_complete:
+        yield Doubt(
+            about=("programming",),
+            text=f"a sync of {expected:,} endpoints succeeded by kube-proxy's log, but the ruleset lists "
+            f"{ruleset.endpoints:,}",
+        )
+    if reading.listing_complete and not reading.complete_syncs:
+        yield Doubt(
+            about=("programming", "sync"),
+            text=f"the ruleset lists all {expected:,} endpoints, but kube-proxy's log has no sync of them "
+            "that succeeded",
+        )
+    if logged and reading.listing_complete and evidence.programmed_at_s is None:
+        yield Doubt(
+            about=("programming",),
+            text="kube-proxy's log and the ruleset agree on all endpoints, but they were not seen in time",
+        )
+    if reading.programming_sync is not None and reading.programming_sync.elapsed_s is None:
+        yield Doubt(about=("sync",), text="kube-proxy's log does not say how long the programming sync took")
+
+
+def _ready_doubts(reading: _Reading) -> Iterator[Doubt]:
+    if not reading.evidence.status:
+        yield Doubt(about=("ready",), text="the node's status was never seen")
+    elif reading.ready_throughout is None:
+        yield Doubt(
+            about=("ready",),
+            text=f"the node's status was not seen for {reading.status_gap_s:.1f} s (more than "
+            f"{STATUS_GAP_S_MAX:g} s)",
+        )

@@ -1,0 +1,104 @@
+"""One outcome as rows of text: the same words in failing asserts, on the terminal and in reports."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from framework.outcome import Measure, Outcome, Programming
+from framework.units import mib
+
+PROGRAMMING_WORDS: Final[dict[Programming, str]] = {
+    "programmed": "programmed",
+    "nft_killed": "nft killed",
+    "sync_failed": "sync failed",
+    "timed_out": "timed out",
+    "daemon_died": "daemon died",
+}
+_SOURCE_WORDS: Final = {
+    "exit_record": "exit record",
+    "cgroup_counter": "cgroup counter",
+    "sample": "sampled",
+    "poll": "polled",
+    "log": "log",
+    "metric": "metric",
+    "listing": "listing",
+}
+_ERROR_CHARS_MAX: Final = 200
+
+
+def bounded_mib(measure: Measure | None) -> str:
+    """``377``, ``>=1,063`` for a lower bound, ``?`` for an unknown; in MiB."""
+    if measure is None:
+        return "?"
+    return f"{'>=' if measure.bound == 'lower' else ''}{mib(measure.value)}"
+
+
+def describe_measure(measure: Measure | None) -> str:
+    """``>=1,063 MiB (exit record)``."""
+    if measure is None:
+        return "not seen"
+    return f"{bounded_mib(measure)} MiB ({_SOURCE_WORDS[measure.source]})"
+
+
+def describe_ready(outcome: Outcome) -> str:
+    """``Ready``, ``NotReady``, ``was NotReady`` (and came back), or ``Ready?`` where too little was seen."""
+    if outcome.ready_throughout is None:
+        return "Ready?"
+    if outcome.ready_throughout:
+        return "Ready"
+    return "was NotReady" if outcome.ready_at_end else "NotReady"
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """The outcome in a few words: ``nft killed, Ready``."""
+    return f"{PROGRAMMING_WORDS[outcome.programming]}, {describe_ready(outcome)}"
+
+
+def outcome_rows(outcome: Outcome) -> tuple[tuple[str, str], ...]:
+    """Names and values of everything that a reader of a failed check wants to know."""
+    return (
+        ("outcome", describe_outcome(outcome)),
+        ("node", f"{outcome.node}, kube-proxy {outcome.kube_proxy}"),
+        ("service", f"{outcome.endpoints:,} endpoints ({outcome.endpoint_mode})"),
+        ("limit", f"{mib(outcome.limit_bytes)} MiB"),
+        ("nft peak", f"{describe_measure(outcome.nft_bytes_peak)}, {outcome.nft_runs} runs"),
+        ("node peak", f"{describe_measure(outcome.charged_bytes_peak)}, page cache included"),
+        ("unreclaimable", f"{describe_measure(outcome.unreclaimable_bytes_peak)}, anonymous + kernel"),
+        ("killed", _killed(outcome)),
+        ("sync", _sync(outcome)),
+        ("sync error", _errors(outcome)),
+        ("ready", _ready(outcome)),
+        *(("doubt", str(doubt)) for doubt in outcome.doubts),
+    )
+
+
+def render_rows(rows: tuple[tuple[str, str], ...]) -> str:
+    """Rows as plain text, names in one column."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def _killed(outcome: Outcome) -> str:
+    if not outcome.oom_victims:
+        return "nobody"
+    return f"{', '.join(outcome.oom_victims)} (out of memory at {mib(outcome.limit_bytes)} MiB)"
+
+
+def _sync(outcome: Outcome) -> str:
+    if outcome.sync_full is None:
+        return "none with all endpoints"
+    took = "?" if outcome.sync_s is None else f"{outcome.sync_s:.2f}"
+    return f"{'full' if outcome.sync_full else 'partial'}, {took} s"
+
+
+def _errors(outcome: Outcome) -> str:
+    if not outcome.sync_errors:
+        return "none"
+    interval = "" if outcome.retry_interval_s is None else f", every {outcome.retry_interval_s:.0f} s"
+    errors = "; ".join(error[:_ERROR_CHARS_MAX] for error in outcome.sync_errors)
+    return f"{errors} ({outcome.retries} retries{interval})"
+
+
+def _ready(outcome: Outcome) -> str:
+    throughout = {True: "yes", False: "no", None: "unknown"}[outcome.ready_throughout]
+    return f"throughout: {throughout}, at the end: {'yes' if outcome.ready_at_end else 'no'}"
