@@ -1,0 +1,235 @@
+"""The default control plane: kwokctl's binary runtime in a network namespace of its own.
+
+kwokctl makes the PKI, starts etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok, and
+deletes them again. The framework gives it exact binaries and a place:
+
+* a *cluster namespace* with a bridge, so that everything listens on its loopback and kube-apiserver alone on
+  the bridge as well; ports are always the same and clusters never collide;
+* a memory cgroup without limit, which tells what the control plane costs, and from which every process of it
+  can be ended, whoever its parent was;
+* a state folder for etcd's data, logs and keys.
+
+The order is: write everything down in the ledger, make the namespace, run ``kwokctl create cluster`` inside
+both, wait for /readyz.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+import kwok
+from framework import network, process
+from framework.binaries import Binaries, Binary
+from framework.cgroup import MemoryCgroup, memory_cgroup
+from framework.cluster.api import ApiEndpoint
+from framework.cluster.lease_budget import LeaseBudget
+from framework.errors import KilonodeError
+from framework.ledger import Cgroup, Folder, Ledger, Link, Netns, machine_lock
+
+KWOKCTL_TIMEOUT_S: Final = 180.0
+READY_TIMEOUT_S: Final = 60.0
+API_PORT: Final = 6443
+BRIDGE_HOST: Final = 1
+"""Last octet of the bridge's address, which is kube-apiserver's for real nodes and for the host."""
+FRAMEWORK_HOST: Final = 2
+FIRST_NODE_HOST: Final = 10
+COMPONENTS: Final = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kwok",
+    "kwokctl",
+    "kubectl",
+)
+_BINARY_OPTIONS: Final = {
+    "etcd": "etcdBinary",
+    "kube-apiserver": "kubeApiserverBinary",
+    "kube-controller-manager": "kubeControllerManagerBinary",
+    "kube-scheduler": "kubeSchedulerBinary",
+    "kwok": "kwokControllerBinary",
+    "kubectl": "kubectlBinary",
+}
+_COMPONENT_NAMES: Final = {"kwok": "kwok-controller"}
+
+
+@dataclass(frozen=True)
+class ControlPlaneSettings:
+    """What may differ between embedded control planes.
+
+    ``envs`` are environment variables by component, such as ``{"kube-apiserver": {"GOGC": "400"}}``.
+    """
+
+    budget: LeaseBudget
+    envs: Mapping[str, Mapping[str, str]]
+
+
+class EmbeddedCluster:
+    """A running control plane. Made by ``start``; what it created is in the ledger."""
+
+    kind: Final = "embedded"
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        binaries: dict[str, Binary],
+        settings: ControlPlaneSettings,
+        subnet: IPv4Network,
+    ) -> None:
+        self.run_id = ledger.run_id
+        self.name = f"kilonode-{ledger.run_id}"
+        self.settings = settings
+        self.binaries = binaries
+        self.subnet = subnet
+        self.netns = self.name
+        self.address = str(subnet[BRIDGE_HOST])
+        self.folder = ledger.folder / "cluster"
+        self.cgroup: MemoryCgroup = memory_cgroup(f"{self.name}/control-plane")
+        self._next_node_host = FIRST_NODE_HOST
+
+    @classmethod
+    def start(cls, ledger: Ledger, binaries: Binaries, settings: ControlPlaneSettings) -> EmbeddedCluster:
+        """Create and start a control plane, Ready when this returns.
+
+        Raises KilonodeError with the end of the component's log that kept it from being Ready.
+        """
+        found = {name: binaries.get(name) for name in COMPONENTS}
+        link = f"kn{ledger.run_id}"
+        with machine_lock("network"):
+            cluster = cls(ledger, found, settings, network.free_subnet())
+            ledger.record(Folder(str(cluster.folder)))
+            ledger.record(Link(link))
+            ledger.record(Netns(cluster.netns))
+            ledger.record(Cgroup(cluster.name))
+            network.add_netns(cluster.netns)
+            network.add_bridge(cluster.netns, address=cluster.address)
+            network.connect_host(cluster.netns, link=link, address=str(cluster.subnet[FRAMEWORK_HOST]))
+        cluster.folder.mkdir(mode=0o700)
+        cluster.cgroup.create()
+        cluster._create()
+        cluster._wait_ready()
+        return cluster
+
+    @property
+    def version(self) -> str:
+        return self.binaries["kube-apiserver"].version
+
+    @property
+    def endpoint(self) -> ApiEndpoint:
+        return ApiEndpoint.from_kubeconfig(self.kubeconfig)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """For use on the host and in real nodes: the API server on the bridge."""
+        return self.folder / "kubeconfig"
+
+    @property
+    def logs(self) -> Path:
+        return self._workdir / "logs"
+
+    @property
+    def _workdir(self) -> Path:
+        return self.folder / "kwokctl" / "clusters" / self.name
+
+    def next_node_address(self) -> str:
+        """An address on the bridge for one more real node."""
+        host, self._next_node_host = self._next_node_host, self._next_node_host + 1
+        if host >= self.subnet.num_addresses - 1:
+            raise KilonodeError("the bridge has no address left for a real node", remedy="start a new run")
+        return str(self.subnet[host])
+
+    def signal(self, component: str, signum: signal.Signals) -> None:
+        """Send ``signum`` to one component, such as SIGSTOP to pause kwok."""
+        binary = self.binaries[component].path.resolve()
+        for pid in self.cgroup.pids():
+            if _executable(pid) == binary:
+                os.kill(pid, signum)
+
+    def stop(self) -> None:
+        """Delete the control plane; the ledger removes its namespace, cgroup and folder."""
+        self._kwokctl("delete", "cluster", "--name", self.name)
+
+    def _create(self) -> None:
+        config = self.folder / "kwokctl.yaml"
+        config.write_text(self._configuration())
+        self._kwokctl("create", "cluster", "--name", self.name, "--config", str(config), "--wait", "0s")
+        text = (self._workdir / "kubeconfig.yaml").read_text()
+        self.kubeconfig.touch(mode=0o600)
+        self.kubeconfig.write_text(text.replace("https://127.0.0.1:", f"https://{self.address}:"))
+
+    def _kwokctl(self, *arguments: str) -> None:
+        tools = self.binaries["kubectl"].path.parent
+        process.run(
+            process.inside(
+                [str(self.binaries["kwokctl"].path), *arguments],
+                cgroup_procs=self.cgroup.procs_path,
+                netns=self.netns,
+            ),
+            env={
+                "KWOK_WORKDIR": str(self.folder / "kwokctl"),
+                "KUBECONFIG": str(self.folder / "kwokctl-kubeconfig"),
+                "PATH": f"{tools}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            },
+            timeout_s=KWOKCTL_TIMEOUT_S,
+            remedy=f"read the components' logs in {self.logs}",
+        )
+
+    def _wait_ready(self) -> None:
+        kubectl = self.binaries["kubectl"].path
+        process.run(
+            [kubectl, "--kubeconfig", self.kubeconfig, "get", "--raw", "/readyz"],
+            timeout_s=READY_TIMEOUT_S,
+            remedy=f"read the components' logs in {self.logs}",
+        )
+
+    def _configuration(self) -> str:
+        documents: list[Any] = [self._kwokctl_document(), yaml.safe_load(kwok.read("kwok.yaml"))]
+        documents += [yaml.safe_load(kwok.read(stage)) for stage in kwok.STAGES]
+        return yaml.safe_dump_all(documents, sort_keys=False)
+
+    def _kwokctl_document(self) -> dict[str, Any]:
+        document: dict[str, Any] = yaml.safe_load(kwok.read("kwokctl.yaml"))
+        budget = self.settings.budget
+        options = document["options"]
+        options |= {option: str(self.binaries[name].path) for name, option in _BINARY_OPTIONS.items()}
+        options |= {
+            "kubeVersion": f"v{self.version}",
+            "etcdVersion": self.binaries["etcd"].version,
+            "kwokVersion": f"v{self.binaries['kwok'].version}",
+            "kubeApiserverCertSANs": [self.address],
+            "nodeLeaseDurationSeconds": budget.lease_s,
+            "kubeControllerManagerNodeMonitorGracePeriodMilliseconds": budget.grace_s * 1000,
+            "kubeControllerManagerNodeMonitorPeriodMilliseconds": 5000,
+            "cacheDir": str(self.folder / "kwokctl-cache"),
+        }
+        self._patch(document, "kube-apiserver")["extraArgs"].append(
+            {"key": "advertise-address", "value": self.address}
+        )
+        for component, envs in self.settings.envs.items():
+            patch = self._patch(document, _COMPONENT_NAMES.get(component, component))
+            patch["extraEnvs"] = [{"name": key, "value": value} for key, value in envs.items()]
+        return document
+
+    @staticmethod
+    def _patch(document: dict[str, Any], component: str) -> dict[str, Any]:
+        patches: list[dict[str, Any]] = document["componentsPatches"]
+        for patch in patches:
+            if patch["name"] == component:
+                return patch
+        patches.append({"name": component, "extraArgs": []})
+        return patches[-1]
+
+
+def _executable(pid: int) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/exe").readlink()
+    except OSError:
+        return None

@@ -1,0 +1,159 @@
+"""Fake nodes and their leases, registered through the API.
+
+The fleet only grows at its end and shrinks at its end, so that the nodes of a fleet of N are always the
+indexes 0 to N-1: creating what exists and deleting what is gone count as done, and an interrupted call is
+resumed by repeating it. After each change the fleet is read back in pages and compared.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from framework.cluster import ApiEndpoint, Bulk, Call, LeaseBudget, run_bulk
+from framework.errors import KilonodeError
+from framework.fleet.nodes import FAKE_SELECTOR, LEASE_NAMESPACE, lease_body, node_body, node_name
+from framework.outcome import Record
+from framework.spec import require_count
+
+NODES_PATH: Final = "/api/v1/nodes"
+LEASES_PATH: Final = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
+
+
+class FleetSummary(Record, frozen=True, kw_only=True):
+    """The fake nodes that the API server holds."""
+
+    nodes: int
+    ready: int
+    distinct_addresses: int
+    leases: int
+
+
+class FleetChange(Record, frozen=True, kw_only=True):
+    """What one change cost: API requests sent, and seconds (verification excluded)."""
+
+    requests: int
+    elapsed_s: float
+
+
+class _Condition(msgspec.Struct):
+    type: str
+    status: str
+
+
+class _Address(msgspec.Struct):
+    type: str
+    address: str
+
+
+class _Status(msgspec.Struct):
+    conditions: list[_Condition] = []
+    addresses: list[_Address] = []
+
+
+class _Node(msgspec.Struct):
+    status: _Status
+
+
+class _Name(msgspec.Struct):
+    name: str
+
+
+class _Lease(msgspec.Struct):
+    metadata: _Name
+
+
+class Fleet:
+    """The fake nodes of one cluster. ``size`` is how many there are."""
+
+    def __init__(self, endpoint: ApiEndpoint, budget: LeaseBudget, *, kubelet_version: str) -> None:
+        self._endpoint = endpoint
+        self._budget = budget
+        self._kubelet_version = kubelet_version
+        self.size = 0
+
+    def grow_to(self, nodes: int, on_done: Callable[[int], object] = int) -> FleetChange:
+        """Register nodes and leases until there are ``nodes``; nothing to do when there are as many.
+
+        ``on_done`` hears how many nodes there are so far. Raises KilonodeError when the API server does not
+        hold what was asked in the end.
+        """
+        require_count(nodes, where="nodes")
+        if nodes <= self.size:
+            return FleetChange(requests=0, elapsed_s=0.0)
+        first = self.size
+        change = self._send(self._creations(first, nodes), lambda done: on_done(first + done // 2))
+        self.size = nodes
+        self._verify()
+        return change
+
+    def shrink_to(self, nodes: int) -> FleetChange:
+        """Delete the last nodes and their leases until there are ``nodes``, which may be 0."""
+        if nodes >= self.size:
+            return FleetChange(requests=0, elapsed_s=0.0)
+        change = self._send(self._deletions(nodes, self.size), int)
+        self.size = nodes
+        self._verify()
+        return change
+
+    def summary(self) -> FleetSummary:
+        """Read all fake nodes and their leases back, in pages."""
+        summary: FleetSummary = run_bulk(_summarise, self._endpoint)
+        return summary
+
+    def _send(self, calls: Iterator[Call], on_done: Callable[[int], object]) -> FleetChange:
+        start_s = time.monotonic()
+        requests: int = run_bulk(lambda bulk: bulk.each(calls, on_done), self._endpoint)
+        return FleetChange(requests=requests, elapsed_s=time.monotonic() - start_s)
+
+    def _creations(self, first: int, end: int) -> Iterator[Call]:
+        for index in range(first, end):
+            now = datetime.now(UTC)
+            yield Call("POST", LEASES_PATH, lease_body(index, lease_s=self._budget.lease_s, now=now))
+            yield Call("POST", NODES_PATH, node_body(index, version=self._kubelet_version, now=now))
+
+    @staticmethod
+    def _deletions(first: int, end: int) -> Iterator[Call]:
+        for index in range(first, end):
+            yield Call("DELETE", f"{NODES_PATH}/{node_name(index)}")
+            yield Call("DELETE", f"{LEASES_PATH}/{node_name(index)}")
+
+    def _verify(self) -> None:
+        found = self.summary()
+        wanted = FleetSummary(
+            nodes=self.size, ready=self.size, distinct_addresses=self.size, leases=self.size
+        )
+        if found != wanted:
+            raise KilonodeError(
+                f"the API server holds {found} instead of {wanted}",
+                where="fleet",
+                remedy="look for NotReady fake nodes and at kwok-controller.log",
+            )
+
+
+async def _summarise(bulk: Bulk) -> FleetSummary:
+    nodes = ready = 0
+    addresses: set[str] = set()
+    async for page in bulk.pages(NODES_PATH, _Node, selector=FAKE_SELECTOR):
+        nodes += len(page)
+        ready += sum(_is_ready(node) for node in page)
+        addresses.update(
+            address.address
+            for node in page
+            for address in node.status.addresses
+            if address.type == "InternalIP"
+        )
+    leases = 0
+    async for lease_page in bulk.pages(LEASES_PATH, _Lease):
+        leases += sum(lease.metadata.name.startswith("fake-") for lease in lease_page)
+    return FleetSummary(nodes=nodes, ready=ready, distinct_addresses=len(addresses), leases=leases)
+
+
+def _is_ready(node: _Node) -> bool:
+    return any(
+        condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions
+    )

@@ -1,0 +1,109 @@
+"""What a fake node looks like: pure data, one node and one lease for each index.
+
+A fake node is registered Ready, with an InternalIP of its own, so that hostNetwork pods on it have
+distinct addresses (kwok's default pod CIDR is a /24 and would repeat them). It carries the label by which
+kwok knows its own nodes, and its index, by which a DaemonSet's node affinity picks an exact number of nodes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+FAKE_SELECTOR: Final = "kwok.x-k8s.io/node=fake"
+INDEX_LABEL: Final = "kilonode.dev/index"
+LEASE_NAMESPACE: Final = "kube-node-lease"
+FAKE_RANGE: Final = ipaddress.ip_network("10.64.0.0/12")
+"""A million addresses, apart from the service range 10.96.0.0/12 and from the node bridge."""
+_CAPACITY: Final = {"cpu": "32", "memory": "256Gi", "pods": "110", "ephemeral-storage": "100Gi"}
+_HEALTHY: Final = (
+    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+)
+
+
+def node_name(index: int) -> str:
+    """``fake-000042``: sorts by index up to a million."""
+    return f"fake-{index:06d}"
+
+
+def node_address(index: int) -> str:
+    """The node's InternalIP, distinct for each index from 0 to a million."""
+    return str(FAKE_RANGE[index + 1])
+
+
+def node_body(index: int, *, version: str, now: datetime) -> bytes:
+    """The JSON of a Ready Node. ``version`` is the kubelet version it claims."""
+    name = node_name(index)
+    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    conditions = [
+        {
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastHeartbeatTime": stamp,
+            "lastTransitionTime": stamp,
+        }
+        for kind, status, reason, message in _HEALTHY
+    ]
+    node: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
+            "labels": {
+                "kwok.x-k8s.io/node": "fake",
+                INDEX_LABEL: str(index),
+                "kubernetes.io/arch": "amd64",
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                "node.kubernetes.io/instance-type": "fake",
+                "topology.kubernetes.io/region": "region-1",
+                "topology.kubernetes.io/zone": "zone-1",
+            },
+        },
+        "spec": {},
+        "status": {
+            "addresses": [
+                {"type": "InternalIP", "address": node_address(index)},
+                {"type": "Hostname", "address": name},
+            ],
+            "allocatable": _CAPACITY,
+            "capacity": _CAPACITY,
+            "conditions": conditions,
+            "nodeInfo": {
+                "architecture": "amd64",
+                "bootID": "",
+                "containerRuntimeVersion": "kwok",
+                "kernelVersion": "fake",
+                "kubeProxyVersion": "",
+                "kubeletVersion": f"v{version}",
+                "machineID": "",
+                "operatingSystem": "linux",
+                "osImage": "fake",
+                "systemUUID": "",
+            },
+        },
+    }
+    return msgspec.json.encode(node)
+
+
+def lease_body(index: int, *, lease_s: int, now: datetime) -> bytes:
+    """The JSON of the node's Lease, without a holder, so that kwok takes it over at its first renewal."""
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": node_name(index), "namespace": LEASE_NAMESPACE},
+        "spec": {
+            "leaseDurationSeconds": lease_s,
+            "renewTime": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        },
+    }
+    return msgspec.json.encode(lease)

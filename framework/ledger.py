@@ -1,0 +1,289 @@
+"""What a run created on this machine, so that it is removed whatever happens.
+
+A run writes each thing to its ledger *before* it creates it: one JSON line, flushed to disk. Undoing walks
+the lines backwards and takes a thing that never came to be as removed. So the same code cleans up after
+success, failure and Ctrl-C, and, in the next run or in ``kilonode clean``, after SIGKILL.
+
+Whether a run still lives is told by an exclusive lock on ``owner.lock`` that its process holds as long as it
+exists: the kernel drops it with the process, so no pid is ever compared with a stranger's. A run that was
+told to keep its cluster has a ``kept`` mark; the next run passes it over, ``kilonode clean`` does not.
+
+Host-wide sysctls that kubelet writes are shared between runs: the value of before the first one is restored
+when the last one leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import filelock
+import msgspec
+import platformdirs
+
+from framework import network, process
+from framework.cgroup import memory_cgroup
+from framework.errors import BadInputError, KilonodeError
+from framework.log import get_logger
+
+log = get_logger(__name__)
+
+STATE_ENV: Final = "KILONODE_STATE_DIR"
+SOCKET_PATH_BYTES_MAX: Final = 107
+"""sun_path of unix(7) less its final zero."""
+_LONGEST_SOCKET: Final = "runs/123456/nodes/real-99/containerd/c.sock.ttrpc"
+_LOCK_TIMEOUT_S: Final = 60.0
+
+
+class Process(msgspec.Struct, frozen=True, tag=True):
+    """A process, named for ever by its pid and start time."""
+
+    pid: int
+    start_ticks: int
+
+    def undo(self) -> None:
+        process.kill_exactly(self.pid, self.start_ticks)
+
+
+class Cgroup(msgspec.Struct, frozen=True, tag=True):
+    """A memory cgroup, by its relative name, with everything inside it, processes included."""
+
+    name: str
+
+    def undo(self) -> None:
+        memory_cgroup(self.name).remove()
+
+
+class Netns(msgspec.Struct, frozen=True, tag=True):
+    name: str
+
+    def undo(self) -> None:
+        network.delete_netns(self.name)
+
+
+class Link(msgspec.Struct, frozen=True, tag=True):
+    """A link of the host's network namespace."""
+
+    name: str
+
+    def undo(self) -> None:
+        network.delete_link(self.name)
+
+
+class Folder(msgspec.Struct, frozen=True, tag=True):
+    """A folder with everything below it; mounts below it are unmounted first."""
+
+    path: str
+
+    def undo(self) -> None:
+        for mount in mounts_below(self.path, Path("/proc/self/mounts").read_text()):
+            process.run(["umount", "--lazy", mount], check=False)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Sysctl(msgspec.Struct, frozen=True, tag=True):
+    """A host-wide sysctl as it was before. ``key`` is its path below /proc/sys."""
+
+    key: str
+    value: str
+
+    def undo(self) -> None:
+        path = Path("/proc/sys", self.key)
+        if path.read_text().strip() != self.value:
+            path.write_text(self.value)
+
+
+Thing = Process | Cgroup | Netns | Link | Folder | Sysctl
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(Thing)
+
+
+def mounts_below(folder: str, mounts_text: str) -> tuple[str, ...]:
+    """Mount points at or below ``folder`` in /proc/self/mounts, innermost first."""
+    points = (line.split(" ")[1].replace("\\040", " ") for line in mounts_text.splitlines() if line)
+    below = {point for point in points if point == folder or point.startswith(folder.rstrip("/") + "/")}
+    return tuple(sorted(below, key=len, reverse=True))
+
+
+def state_root() -> Path:
+    """Where runs keep their state: $KILONODE_STATE_DIR, else the platform's state folder.
+
+    Raises BadInputError when unix sockets below it would have too long a path.
+    """
+    given = os.environ.get(STATE_ENV)
+    root = Path(given).absolute() if given else platformdirs.user_state_path("kilonode")
+    if len(os.fsencode(root / _LONGEST_SOCKET)) > SOCKET_PATH_BYTES_MAX:
+        raise BadInputError(
+            f"{root} is too long a path for unix sockets below it",
+            where=STATE_ENV,
+            remedy=f"set {STATE_ENV} to a shorter path",
+        )
+    return root
+
+
+@contextlib.contextmanager
+def machine_lock(name: str, root: Path | None = None) -> Iterator[None]:
+    """A lock between all runs on this machine. Raises filelock.Timeout after a minute."""
+    folder = root or state_root()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with filelock.FileLock(folder / f"{name}.lock", timeout=_LOCK_TIMEOUT_S):
+        yield
+
+
+class Ledger:
+    """The things of one run; made by ``Ledger.begin``, ended by ``finish``."""
+
+    def __init__(self, folder: Path, lock: filelock.BaseFileLock) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._file = folder / "ledger.jsonl"
+
+    @classmethod
+    def begin(cls, root: Path | None = None) -> Ledger:
+        """A new ledger with a state folder of its own (mode 0700), locked as long as this process lives."""
+        runs = (root or state_root()) / "runs"
+        folder = runs / secrets.token_hex(3)
+        folder.mkdir(parents=True, mode=0o700)
+        lock = filelock.FileLock(folder / "owner.lock", timeout=0)
+        lock.acquire()
+        return cls(folder, lock)
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    def record(self, thing: Thing) -> None:
+        """Write ``thing`` down, before it is created."""
+        with self._file.open("ab") as file:
+            file.write(_encoder.encode(thing) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def record_sysctl(self, key: str) -> None:
+        """Remember a sysctl's value; another live run's memory of it is older and so wins."""
+        known = {
+            thing.key: thing
+            for run in other_runs(self.folder)
+            for thing in run.things()
+            if isinstance(thing, Sysctl)
+        }
+        path = Path("/proc/sys", key)
+        if key in known:
+            self.record(known[key])
+        elif path.exists():
+            self.record(Sysctl(key, path.read_text().strip()))
+
+    def things(self) -> tuple[Thing, ...]:
+        """Everything recorded and not undone yet. A last line that was cut short is passed over."""
+        return read_things(self._file)
+
+    def undo(self, since: int = 0) -> tuple[str, ...]:
+        """Remove what was recorded from index ``since`` on, newest first; gives what could not be removed."""
+        things = self.things()
+        failures = tuple(filter(None, (self._undo_one(thing) for thing in reversed(things[since:]))))
+        if not failures:
+            self._rewrite(things[:since])
+        return failures
+
+    def finish(self) -> tuple[str, ...]:
+        """Undo everything and, when nothing is left, remove the state folder; gives what is left."""
+        failures = self.undo()
+        if not failures:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+        return failures
+
+    def keep(self) -> None:
+        """Leave everything in place when this process ends, until ``kilonode clean``."""
+        (self.folder / "kept").touch()
+        self._lock.release()
+
+    def _undo_one(self, thing: Thing) -> str | None:
+        if isinstance(thing, Sysctl) and self._shared(thing):
+            return None
+        try:
+            thing.undo()
+        except (OSError, KilonodeError) as error:
+            log.warning("could not remove %s: %s", thing, error)
+            return f"{thing}: {error}"
+        return None
+
+    def _shared(self, sysctl: Sysctl) -> bool:
+        return any(
+            isinstance(thing, Sysctl) and thing.key == sysctl.key
+            for run in other_runs(self.folder)
+            for thing in run.things()
+        )
+
+    def _rewrite(self, things: tuple[Thing, ...]) -> None:
+        fresh = self._file.with_suffix(".new")
+        fresh.write_bytes(b"".join(_encoder.encode(thing) + b"\n" for thing in things))
+        fresh.replace(self._file)
+
+
+class OtherRun(msgspec.Struct, frozen=True):
+    """Another run's state folder. ``state`` is ``kept`` only for a run whose process has ended."""
+
+    folder: Path
+    state: Literal["alive", "kept", "dead"]
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    def things(self) -> tuple[Thing, ...]:
+        return read_things(self.folder / "ledger.jsonl")
+
+
+def read_things(path: Path) -> tuple[Thing, ...]:
+    """The things in a ledger file; a line that was cut short by a crash is passed over."""
+    things: list[Thing] = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.DecodeError):
+                things.append(_decoder.decode(line))
+    return tuple(things)
+
+
+def other_runs(mine: Path) -> tuple[OtherRun, ...]:
+    """Runs beside ``mine`` that live or were kept."""
+    return tuple(run for run in all_runs(mine.parent) if run.folder != mine and run.state != "dead")
+
+
+def all_runs(runs: Path) -> tuple[OtherRun, ...]:
+    """Every state folder below ``runs``, with whether its process still lives."""
+    folders = sorted(runs.iterdir()) if runs.is_dir() else []
+    return tuple(OtherRun(folder, _state(folder)) for folder in folders if folder.is_dir())
+
+
+def _state(folder: Path) -> Literal["alive", "kept", "dead"]:
+    lock = filelock.FileLock(folder / "owner.lock", timeout=0)
+    try:
+        with lock:
+            return "kept" if (folder / "kept").exists() else "dead"
+    except filelock.Timeout:
+        return "alive"
+
+
+def clean(root: Path | None = None, *, include_kept: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Remove what runs left whose process is gone; a live run is left alone.
+
+    Gives (run ids removed, what could not be removed).
+    """
+    removed: list[str] = []
+    failures: list[str] = []
+    for run in all_runs((root or state_root()) / "runs"):
+        if run.state == "alive" or (run.state == "kept" and not include_kept):
+            continue
+        lock = filelock.FileLock(run.folder / "owner.lock", timeout=0)
+        with contextlib.suppress(filelock.Timeout):
+            lock.acquire()
+            left = Ledger(run.folder, lock).finish()
+            failures += left
+            removed += [] if left else [run.run_id]
+    return tuple(removed), tuple(failures)

@@ -1,0 +1,130 @@
+"""Network namespaces, bridges and veth pairs, made with iproute2's batch mode.
+
+One cluster owns one *cluster namespace*. It holds the node bridge and the whole control plane; real nodes
+are further namespaces whose veth ends in that bridge; one veth leads to the host so that the framework
+reaches the API server. Nothing of a cluster listens on the host, ports never collide between clusters, and
+the host's FORWARD policy or bridge-nf-call-iptables can't cut the bridge, because it isn't the host's.
+
+Addresses come from 198.18.0.0/15, which RFC 2544 sets aside for benchmarks of network devices: one /24 for
+each cluster, chosen so that no route of the host knows it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from framework import process
+from framework.errors import MissingRequirementError
+
+CLUSTER_RANGE: Final = ipaddress.ip_network("198.18.0.0/15")
+CLUSTER_PREFIX: Final = 24
+BRIDGE: Final = "nodes0"
+NETNS_ROOT: Final = "/run/netns"
+
+
+def ip_batch(lines: Sequence[str], *, netns: str | None = None) -> None:
+    """Run iproute2 commands in one process, in ``netns`` or on the host. Raises CommandError."""
+    argv = ["ip", "-batch", "-"]
+    process.run(
+        process.inside(argv, netns=netns),
+        stdin=("\n".join(lines) + "\n").encode(),
+        remedy="the kernel refused a link or address; see `ip -d link`",
+    )
+
+
+def add_netns(name: str) -> None:
+    """Create a named network namespace with its loopback up."""
+    process.run(["ip", "netns", "add", name], remedy="root is needed for network namespaces")
+    ip_batch(["link set lo up"], netns=name)
+
+
+def delete_netns(name: str) -> None:
+    """Delete a named network namespace; one that is gone is fine."""
+    if name in list_netns():
+        process.run(["ip", "netns", "delete", name])
+
+
+def list_netns() -> tuple[str, ...]:
+    rows = json.loads(process.run(["ip", "-json", "netns", "list"]).stdout or b"[]")
+    return tuple(row["name"] for row in rows)
+
+
+def delete_link(name: str) -> None:
+    """Delete a link of the host; one that is gone is fine."""
+    process.run(["ip", "link", "delete", name], check=False)
+
+
+def add_bridge(netns: str, *, address: str, prefix: int = CLUSTER_PREFIX) -> None:
+    """The node bridge with ``address`` in ``netns``."""
+    ip_batch(
+        [
+            f"link add {BRIDGE} type bridge",
+            f"addr add {address}/{prefix} dev {BRIDGE}",
+            f"link set {BRIDGE} up",
+        ],
+        netns=netns,
+    )
+
+
+def connect_host(netns: str, *, link: str, address: str, prefix: int = CLUSTER_PREFIX) -> None:
+    """A veth from the host (``link`` with ``address``) to the bridge in ``netns``."""
+    ip_batch(
+        [
+            f"link add {link} type veth peer name host0 netns {netns}",
+            f"addr add {address}/{prefix} dev {link}",
+            f"link set {link} up",
+        ]
+    )
+    ip_batch([f"link set host0 master {BRIDGE} up"], netns=netns)
+
+
+def connect_node(
+    cluster_netns: str,
+    node_netns: str,
+    *,
+    link: str,
+    address: str,
+    gateway: str,
+    prefix: int = CLUSTER_PREFIX,
+) -> None:
+    """A veth from the bridge (``link``) to the node's ``eth0`` with ``address`` and a default route."""
+    ip_batch(
+        [
+            f"link add {link} type veth peer name eth0 netns {node_netns}",
+            f"link set {link} master {BRIDGE} up",
+        ],
+        netns=cluster_netns,
+    )
+    ip_batch(
+        [
+            f"addr add {address}/{prefix} dev eth0",
+            "link set eth0 up",
+            f"route add default via {gateway}",
+        ],
+        netns=node_netns,
+    )
+
+
+def free_subnet() -> ipaddress.IPv4Network:
+    """The first /24 of the range that no route of the host overlaps.
+
+    Call it, and add the first address, under one lock between processes. Raises MissingRequirementError when
+    all 512 are taken.
+    """
+    routes = json.loads(process.run(["ip", "-json", "-4", "route", "list", "table", "all"]).stdout or b"[]")
+    return first_free_subnet(row["dst"] for row in routes if row.get("dst") not in {None, "default"})
+
+
+def first_free_subnet(taken: Iterable[str]) -> ipaddress.IPv4Network:
+    """The first /24 of the range that overlaps none of ``taken`` (addresses or networks)."""
+    used = [ipaddress.ip_network(text, strict=False) for text in taken]
+    for subnet in CLUSTER_RANGE.subnets(new_prefix=CLUSTER_PREFIX):
+        if not any(subnet.overlaps(other) for other in used):
+            return ipaddress.IPv4Network(subnet)
+    raise MissingRequirementError(
+        f"every /{CLUSTER_PREFIX} of {CLUSTER_RANGE} is routed on this host",
+        remedy="run `kilonode clean`, or remove the routes",
+    )

@@ -1,0 +1,112 @@
+"""Configuration files of a real node's daemons, as pure functions of where it is.
+
+Deviations from production's defaults are those that a node without pods in one memory cgroup needs; each is
+named here once, and the fidelity list of a result repeats what may matter to a figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+KUBE_PROXY_METRICS_PORT: Final = 10249
+KUBE_PROXY_HEALTHZ_PORT: Final = 10256
+REAL_NODE_LABEL: Final = "kilonode.dev/role=real"
+
+_CONTAINERD: Final = """\
+version = 2
+root = "{folder}/containerd/root"
+state = "{folder}/containerd/state"
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "registry.k8s.io/pause:3.10"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "{folder}/cni/bin"
+  conf_dir = "{folder}/cni/net.d"
+"""
+
+LOOPBACK_CNI: Final = """\
+{"cniVersion": "0.4.0", "name": "loopback", "plugins": [{"type": "loopback"}]}
+"""
+"""kubelet reports Ready only with some CNI configuration; no pod ever runs with it."""
+
+
+def containerd_socket(folder: Path) -> Path:
+    return folder / "containerd" / "c.sock"
+
+
+def containerd_config(folder: Path) -> str:
+    """containerd's TOML; everything it writes stays below the node's folder."""
+    return _CONTAINERD.format(folder=folder, socket=containerd_socket(folder))
+
+
+def kubelet_config(folder: Path, *, ca_file: str) -> str:
+    """A KubeletConfiguration.
+
+    QoS cgroups are off, because kubelet would make them in the host's tree, outside the node's limit. The
+    lease stays at production's 40 s.
+    """
+    return yaml.safe_dump(
+        {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": "127.0.0.1",
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": False},
+                "x509": {"clientCAFile": ca_file},
+            },
+            "authorization": {"mode": "AlwaysAllow"},
+            "cgroupDriver": "cgroupfs",
+            "cgroupsPerQOS": False,
+            "containerRuntimeEndpoint": f"unix://{containerd_socket(folder)}",
+            "enforceNodeAllocatable": [],
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "localStorageCapacityIsolation": False,
+            "makeIPTablesUtilChains": False,
+            "nodeLeaseDurationSeconds": 40,
+            "readOnlyPort": 0,
+            "volumePluginDir": str(folder / "kubelet" / "volume-plugins"),
+        }
+    )
+
+
+def kube_proxy_config(*, name: str, address: str, kubeconfig: Path, overrides: Mapping[str, Any]) -> str:
+    """A KubeProxyConfiguration in nftables mode with ``overrides`` merged over it.
+
+    Conntrack limits are left alone, because nf_conntrack_max belongs to the host.
+    """
+    base: dict[str, Any] = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "hostnameOverride": name,
+        "bindAddress": "0.0.0.0",  # noqa: S104 - inside the node's own network namespace
+        "metricsBindAddress": f"{address}:{KUBE_PROXY_METRICS_PORT}",
+        "healthzBindAddress": f"{address}:{KUBE_PROXY_HEALTHZ_PORT}",
+        "nodePortAddresses": ["primary"],
+        "clientConnection": {"kubeconfig": str(kubeconfig)},
+        "conntrack": {
+            "maxPerCore": 0,
+            "min": 0,
+            "tcpEstablishedTimeout": "0s",
+            "tcpCloseWaitTimeout": "0s",
+        },
+    }
+    return yaml.safe_dump(merged(base, overrides))
+
+
+def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``overrides`` over ``base``, mapping by mapping; lists and scalars are replaced."""
+    result = dict(base)
+    for key, value in overrides.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return result

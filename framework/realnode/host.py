@@ -1,0 +1,279 @@
+"""A real node on this host: a network namespace and a memory cgroup around real daemons.
+
+containerd, kubelet and kube-proxy enter the cgroup before exec and run from private copies, so every byte
+from exec on is charged to the node's limit. The node registers itself and becomes Ready through its own
+kubelet, as any node does; kube-proxy starts after that and spawns nft from the node's own copy.
+
+The start is in the order of a boot: ballast, containerd, kubelet, Ready, kube-proxy, its first sync.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from framework import network
+from framework.binaries import Binaries, Binary
+from framework.cgroup import MemoryCgroup, memory_cgroup
+from framework.cluster import ApiEndpoint, EmbeddedCluster
+from framework.errors import KilonodeError
+from framework.ledger import Folder, Ledger, Netns
+from framework.outcome import DaemonRecord, Measure
+from framework.process import Daemon
+from framework.realnode import config
+from framework.realnode.private_copy import copy_privately
+from framework.spec import RealNodeSpec
+from framework.wait import wait_until
+
+READY_TIMEOUT_S: Final = 60.0
+SOCKET_TIMEOUT_S: Final = 30.0
+BALLAST_TIMEOUT_S: Final = 60.0
+HOST_SYSCTLS: Final = (
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
+"""What kubelet sets at its start (setupKernelTunables in pkg/kubelet/cm/container_manager_linux.go)."""
+_SYSTEM_PROGRAMS: Final = ("containerd", "containerd-shim-runc-v2", "runc", "nft")
+_BALLAST: Final = """
+import sys, time
+size = int(sys.argv[1])
+held = bytearray(size)
+held[::4096] = b"x" * len(range(0, size, 4096))
+print("held", flush=True)
+while True:
+    time.sleep(3600)
+"""
+
+
+@dataclass
+class HostNode:
+    """One real node; ``start`` makes it, ``stop`` ends it."""
+
+    spec: RealNodeSpec
+    name: str
+    address: str
+    netns: str
+    folder: Path
+    cgroup: MemoryCgroup
+    endpoint: ApiEndpoint
+    binaries: dict[str, Binary]
+    ledger: Ledger
+    ledger_mark: int
+    daemons: dict[str, Daemon] = field(default_factory=dict)
+
+    @classmethod
+    def start(
+        cls, spec: RealNodeSpec, name: str, *, cluster: EmbeddedCluster, binaries: Binaries, ledger: Ledger
+    ) -> HostNode:
+        """A node that is Ready; kube-proxy isn't started yet.
+
+        Raises KilonodeError with the end of the log of the daemon that failed.
+        """
+        found = {program: binaries.system(program) for program in _SYSTEM_PROGRAMS}
+        found["kubelet"] = binaries.get("kubelet")
+        found["kube-proxy"] = binaries.get("kube-proxy", spec.kube_proxy)
+        node = cls(
+            spec=spec,
+            name=name,
+            address=cluster.next_node_address(),
+            netns=f"{cluster.name}-{name}",
+            folder=ledger.folder / "nodes" / name,
+            cgroup=memory_cgroup(f"{cluster.name}/{name}"),
+            endpoint=cluster.endpoint,
+            binaries=found,
+            ledger=ledger,
+            ledger_mark=len(ledger.things()),
+        )
+        node._create(cluster)
+        node._boot()
+        return node
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{self.address}:{config.KUBE_PROXY_METRICS_PORT}/metrics"
+
+    @property
+    def kube_proxy_log(self) -> Path:
+        return self.folder / "logs" / "kube-proxy.log"
+
+    def start_kube_proxy(self) -> None:
+        """Start kube-proxy; it waits for its Node's InternalIP and then syncs for the first time."""
+        file = self.folder / "kube-proxy.yaml"
+        file.write_text(
+            config.kube_proxy_config(
+                name=self.name,
+                address=self.address,
+                kubeconfig=self.endpoint.kubeconfig,
+                overrides=self.spec.kube_proxy_config,
+            )
+        )
+        self._start_daemon("kube-proxy", f"--config={file}", "-v=2")
+
+    def daemon_records(self) -> tuple[DaemonRecord, ...]:
+        """The node's long-lived processes as they are now."""
+        return tuple(_describe(daemon) for daemon in self.daemons.values())
+
+    def stop(self) -> None:
+        """End the daemons, remove the Node from the cluster and everything else from the machine."""
+        for daemon in reversed(self.daemons.values()):
+            daemon.stop()
+        self.cgroup.remove()
+        self._unregister()
+        failures = self.ledger.undo(since=self.ledger_mark)
+        if failures:
+            raise KilonodeError(
+                f"the node left something behind: {'; '.join(failures)}",
+                where=self.name,
+                remedy="run `kilonode clean`",
+            )
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copy the daemons' logs and configuration to ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for source in (*self.folder.glob("logs/*"), *self.folder.glob("*.yaml"), *self.folder.glob("*.toml")):
+            shutil.copy2(source, folder / source.name)
+
+    def _create(self, cluster: EmbeddedCluster) -> None:
+        self.ledger.record(Folder(str(self.folder)))
+        self.ledger.record(Netns(self.netns))
+        for key in HOST_SYSCTLS:
+            self.ledger.record_sysctl(key)
+        self.folder.mkdir(parents=True, mode=0o700)
+        for name in ("containerd", "kubelet", "logs", "cni/net.d", "cni/bin"):
+            (self.folder / name).mkdir(parents=True)
+        copy_privately([(name, binary.path) for name, binary in self.binaries.items()], self.folder)
+        network.add_netns(self.netns)
+        network.connect_node(
+            cluster.netns,
+            self.netns,
+            link=self.name,
+            address=self.address,
+            gateway=cluster.address,
+        )
+        self.cgroup.create()
+        self.cgroup.set_limit(self.spec.memory_bytes)
+
+    def _boot(self) -> None:
+        if self.spec.ballast_bytes:
+            self._start_ballast()
+        self._start_containerd()
+        self._start_kubelet()
+        wait_until(
+            self._ready,
+            what=f"node {self.name} Ready",
+            timeout_s=READY_TIMEOUT_S,
+            describe=lambda: self.daemons["kubelet"].log_tail(1500),
+        )
+
+    def _start_ballast(self) -> None:
+        daemon = Daemon.start(
+            "ballast",
+            [sys.executable, "-S", "-E", "-c", _BALLAST, str(self.spec.ballast_bytes)],
+            log_path=self.folder / "logs" / "ballast.log",
+            cgroup_procs=self.cgroup.procs_path,
+        )
+        self.daemons["ballast"] = daemon
+
+        def held() -> bool | None:
+            daemon.require_alive()
+            return "held" in daemon.log_tail() or None
+
+        wait_until(held, what="ballast held", timeout_s=BALLAST_TIMEOUT_S)
+
+    def _start_containerd(self) -> None:
+        (self.folder / "containerd.toml").write_text(config.containerd_config(self.folder))
+        (self.folder / "cni/net.d/10-loopback.conflist").write_text(config.LOOPBACK_CNI)
+        daemon = self._start_daemon("containerd", f"--config={self.folder / 'containerd.toml'}")
+
+        def listening() -> bool | None:
+            daemon.require_alive()
+            return config.containerd_socket(self.folder).exists() or None
+
+        wait_until(
+            listening, what="containerd's socket", timeout_s=SOCKET_TIMEOUT_S, describe=daemon.log_tail
+        )
+
+    def _start_kubelet(self) -> None:
+        file = self.folder / "kubelet.yaml"
+        file.write_text(config.kubelet_config(self.folder, ca_file=self.endpoint.ca_file))
+        self._start_daemon(
+            "kubelet",
+            f"--config={file}",
+            f"--kubeconfig={self.endpoint.kubeconfig}",
+            f"--root-dir={self.folder / 'kubelet'}",
+            f"--cert-dir={self.folder / 'kubelet/pki'}",
+            f"--hostname-override={self.name}",
+            f"--node-ip={self.address}",
+            f"--node-labels={config.REAL_NODE_LABEL}",
+            "-v=2",
+        )
+
+    def _start_daemon(self, name: str, *arguments: str) -> Daemon:
+        daemon = Daemon.start(
+            name,
+            [self.folder / "bin" / name, *arguments],
+            log_path=self.folder / "logs" / f"{name}.log",
+            cgroup_procs=self.cgroup.procs_path,
+            netns=self.netns,
+            env={
+                "PATH": f"{self.folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
+                "LD_LIBRARY_PATH": str(self.folder / "lib"),
+            },
+        )
+        self.daemons[name] = daemon
+        return daemon
+
+    def _ready(self) -> bool | None:
+        self.daemons["kubelet"].require_alive()
+        self.daemons["containerd"].require_alive()
+        return self.node_condition() == "True" or None
+
+    def node_condition(self) -> str | None:
+        """The status of the node's Ready condition; None while there is no Node."""
+        with self.endpoint.client() as client:
+            core = _kubernetes().CoreV1Api(client)
+            items = core.list_node(field_selector=f"metadata.name={self.name}").items
+        for item in items:
+            for condition in item.status.conditions or ():
+                if condition.type == "Ready":
+                    return str(condition.status)
+        return None
+
+    def _unregister(self) -> None:
+        with self.endpoint.client() as client:
+            core = _kubernetes().CoreV1Api(client)
+            if core.list_node(field_selector=f"metadata.name={self.name}").items:
+                core.delete_node(self.name)
+
+
+def _kubernetes() -> Any:
+    import kubernetes  # noqa: PLC0415
+
+    return kubernetes.client
+
+
+def _describe(daemon: Daemon) -> DaemonRecord:
+    peak: Measure | None = None
+    score = 0
+    try:
+        status = Path(f"/proc/{daemon.pid}/status").read_text()
+        score = int(Path(f"/proc/{daemon.pid}/oom_score_adj").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        status = ""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            peak = Measure(value=int(line.split()[1]) * 1024, source="poll", bound="exact")
+    return DaemonRecord(
+        name=daemon.name,
+        pid=daemon.pid,
+        exit_code=daemon.exit_code,
+        memory_bytes_peak=peak,
+        oom_score_adj=score,
+    )
