@@ -16,6 +16,7 @@ both, wait for /readyz.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,6 +153,11 @@ class EmbeddedCluster:
         for pid in self.cgroup.pids():
             if _executable(pid) == binary:
                 os.kill(pid, signum)
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copy the components' logs to ``folder``."""
+        if self.logs.is_dir():
+            shutil.copytree(self.logs, folder, dirs_exist_ok=True)
 
     def stop(self) -> None:
         """Delete the control plane; the ledger removes its namespace, cgroup and folder."""

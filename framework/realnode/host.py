@@ -54,7 +54,7 @@ while True:
 
 @dataclass
 class HostNode:
-    """One real node; ``start`` makes it, ``stop`` ends it."""
+    """One real node: ``prepare``, ``boot``, ``start_kube_proxy``, ``stop``."""
 
     spec: RealNodeSpec
     name: str
@@ -69,13 +69,10 @@ class HostNode:
     daemons: dict[str, Daemon] = field(default_factory=dict)
 
     @classmethod
-    def start(
+    def prepare(
         cls, spec: RealNodeSpec, name: str, *, cluster: EmbeddedCluster, binaries: Binaries, ledger: Ledger
     ) -> HostNode:
-        """A node that is Ready; kube-proxy isn't started yet.
-
-        Raises KilonodeError with the end of the log of the daemon that failed.
-        """
+        """A node with its namespace, cgroup, limit and executables; no process runs yet."""
         found = {program: binaries.system(program) for program in _SYSTEM_PROGRAMS}
         found["kubelet"] = binaries.get("kubelet")
         found["kube-proxy"] = binaries.get("kube-proxy", spec.kube_proxy)
@@ -92,7 +89,6 @@ class HostNode:
             ledger_mark=len(ledger.things()),
         )
         node._create(cluster)
-        node._boot()
         return node
 
     @property
@@ -160,7 +156,11 @@ class HostNode:
         self.cgroup.create()
         self.cgroup.set_limit(self.spec.memory_bytes)
 
-    def _boot(self) -> None:
+    def boot(self) -> None:
+        """Start the daemons and wait until the node is Ready; kube-proxy isn't started yet.
+
+        Raises KilonodeError with the end of the log of the daemon that failed.
+        """
         if self.spec.ballast_bytes:
             self._start_ballast()
         self._start_containerd()

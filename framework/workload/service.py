@@ -143,9 +143,12 @@ class DaemonSetService:
         )
 
     def delete(self) -> None:
-        """Delete everything, pods included, and wait until they are gone."""
+        """Delete everything; the pods go with the DaemonSet, by the garbage collector."""
         self.withdraw()
         self._ignore_missing(self._apps.delete_namespaced_daemon_set, self.spec.name, NAMESPACE)
+
+    def close(self) -> None:
+        """Close the client; what it made stays."""
         self._client.close()
 
     def _put_daemonset(self) -> None:

@@ -1,0 +1,231 @@
+"""Everything that one session sets up, shared between its measurements, and removed at its end.
+
+The control plane and the fleet come up with the first measurement that needs them and serve all others; a
+real node and its cgroup are fresh for each measurement, because kernel memory of the last one would stay
+charged. What broke the shared part is remembered: later measurements are skipped with that reason instead of
+failing one by one for the same cause.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Literal, TypeVar
+
+from framework import guard, ledger
+from framework.binaries import Binaries
+from framework.cgroup import detect_mode
+from framework.cluster import ControlPlaneSettings, EmbeddedCluster, lease_budget
+from framework.errors import KilonodeError, MissingRequirementError
+from framework.fleet import Fleet
+from framework.ledger import Ledger
+from framework.log import get_logger
+from framework.outcome import Environment
+from framework.realnode import HostNode
+from framework.report import PhaseName, Reporter, RunFolder
+from framework.spec import EndpointMode, RealNodeSpec, ServiceSpec, Spec
+from framework.units import MIB
+from framework.workload import DaemonSetService
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+CONTROL_PLANE_BYTES: Final = 1200 * MIB
+"""Resident memory of an idle control plane with its page cache."""
+BYTES_PER_FAKE: Final = 120_000
+"""Memory of all control-plane processes for each fake node with its lease and one pod."""
+CONTROL_PLANE_ENVS: Final = {"kube-apiserver": {"GOGC": "200"}}
+SERVICE_NAME: Final = "everywhere"
+
+
+class LabSettings(Spec, frozen=True, kw_only=True):
+    """What the session was asked for. ``max_nodes`` bounds the fleet, and so sets the lease budget."""
+
+    max_nodes: int
+    cluster: Literal["embedded"]
+    mode: EndpointMode
+    keep: bool
+
+
+class Lab:
+    """One session's control plane, fleet, Services and real nodes; ``close`` removes them."""
+
+    def __init__(
+        self, settings: LabSettings, *, binaries: Binaries, run_folder: RunFolder, reporter: Reporter
+    ) -> None:
+        self.settings = settings
+        self.binaries = binaries
+        self.run_folder = run_folder
+        self.reporter = reporter
+        self._ledger: Ledger | None = None
+        self._cluster: EmbeddedCluster | None = None
+        self._fleet: Fleet | None = None
+        self._services: dict[str, DaemonSetService] = {}
+        self._nodes: list[HostNode] = []
+        self._node_count = 0
+        self._broken: KilonodeError | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """This session's ledger; what runs left behind whose process is gone is removed first."""
+        if self._ledger is None:
+            removed, failures = ledger.clean(include_kept=False)
+            if removed:
+                log.warning("removed what %s left behind", ", ".join(removed))
+            if failures:
+                log.warning("still left behind: %s", "; ".join(failures))
+            self._ledger = Ledger.begin()
+        return self._ledger
+
+    @property
+    def cluster(self) -> EmbeddedCluster:
+        """The control plane, started at first use."""
+        if self._cluster is None:
+            self._cluster = self._shared("cluster", "embedded control plane", self._start_cluster)
+        return self._cluster
+
+    @property
+    def fleet(self) -> Fleet:
+        """The fake nodes; none at first."""
+        if self._fleet is None:
+            cluster = self.cluster
+            self._fleet = Fleet(cluster.endpoint, cluster.settings.budget, kubelet_version=cluster.version)
+        return self._fleet
+
+    def grow_fleet(self, nodes: int) -> None:
+        """Have at least ``nodes`` fake nodes. Raises MissingRequirementError beyond ``max_nodes``."""
+        if nodes > self.settings.max_nodes:
+            raise MissingRequirementError(
+                f"{nodes:,} fake nodes are needed and --max-nodes is {self.settings.max_nodes:,}",
+                remedy=f"give --max-nodes {nodes}",
+            )
+        fleet = self.fleet
+        if nodes <= fleet.size:
+            return
+        guard.require((nodes - fleet.size) * BYTES_PER_FAKE, what=f"a fleet of {nodes:,}")
+        self._shared(
+            "fleet",
+            f"{nodes:,} fake nodes and leases",
+            lambda: fleet.grow_to(nodes, lambda done: self.reporter.phase_advanced("fleet", done)),
+            total=nodes,
+        )
+
+    def service(self, *, endpoints: int, mode: EndpointMode | None = None) -> DaemonSetService:
+        """A DaemonSet Service whose pods are Ready, not applied yet; the pods are shared between measurements."""
+        chosen = mode or self.settings.mode
+        spec = ServiceSpec(name=f"{SERVICE_NAME}-{chosen}", endpoints=endpoints, mode=chosen)
+        service = DaemonSetService(spec, self.cluster.endpoint)
+        previous = self._services.get(spec.name)
+        if previous is not None:
+            previous.withdraw()
+            previous.close()
+        self._services[spec.name] = service
+        self._shared(
+            "workload",
+            f"{endpoints:,} endpoints, {chosen}",
+            lambda: service.prepare(lambda done: self.reporter.phase_advanced("workload", done)),
+            total=endpoints if chosen == "native" else None,
+        )
+        return service
+
+    def boot(self, spec: RealNodeSpec, before_start: Callable[[HostNode], None]) -> HostNode:
+        """A fresh real node, Ready, kube-proxy not started.
+
+        ``before_start`` is called with it before its first process starts, so that nothing escapes the
+        observers.
+        """
+        self.binaries.check_skew(spec.kube_proxy)
+        guard.require(spec.memory_bytes // 4, what="a real node")
+        cluster = self.cluster
+        self._node_count += 1
+        node = HostNode.prepare(
+            spec, f"real-{self._node_count}", cluster=cluster, binaries=self.binaries, ledger=self.ledger
+        )
+        self._nodes.append(node)
+        before_start(node)
+        with self.phase("node", f"{node.name}, kube-proxy {spec.kube_proxy}"):
+            node.boot()
+        return node
+
+    def retire(self, node: HostNode) -> None:
+        """Remove a real node."""
+        if node in self._nodes:
+            self._nodes.remove(node)
+            node.stop()
+
+    def environment(self) -> Environment:
+        """The machine, and every executable that takes part."""
+        found = [
+            *self.cluster.binaries.values(),
+            *(b for node in self._nodes for b in node.binaries.values()),
+        ]
+        components = {(b.name, b.version): b.component() for b in found}
+        return Environment(
+            kernel=platform.release(),
+            cgroup_mode=detect_mode(),
+            cpus=os.cpu_count() or 0,
+            memory_bytes=guard.memory_total_bytes(),
+            python=platform.python_version(),
+            distribution=_distribution(),
+            components=tuple(components[key] for key in sorted(components)),
+        )
+
+    def close(self) -> tuple[str, ...]:
+        """Remove everything (unless told to keep it); gives what could not be removed."""
+        if self._ledger is None:
+            return ()
+        if self.settings.keep:
+            self._ledger.keep()
+            log.warning("kept: KUBECONFIG=%s; remove it with `kilonode clean`", self.cluster.kubeconfig)
+            return ()
+        self._keep_control_plane_logs()
+        with self.phase("teardown", ""):
+            for service in self._services.values():
+                service.close()
+            return self._ledger.finish()
+
+    @contextmanager
+    def phase(self, name: PhaseName, detail: str, total: int | None = None) -> Iterator[None]:
+        """Report a phase around what happens inside."""
+        self.reporter.phase_started(name, detail, total)
+        ok = False
+        try:
+            yield
+            ok = True
+        finally:
+            self.reporter.phase_ended(name, ok, detail)
+
+    def _shared(self, name: PhaseName, detail: str, work: Callable[[], T], *, total: int | None = None) -> T:
+        """``work`` on what all measurements share; its failure is remembered and ends them all."""
+        if self._broken is not None:
+            raise MissingRequirementError(
+                f"the shared environment is broken: {self._broken.what}", remedy=self._broken.remedy
+            ) from self._broken
+        try:
+            guard.check()
+            with self.phase(name, detail, total):
+                return work()
+        except KilonodeError as error:
+            if not isinstance(error, MissingRequirementError):
+                self._broken = error
+            raise
+
+    def _start_cluster(self) -> EmbeddedCluster:
+        nodes = self.settings.max_nodes
+        guard.require(CONTROL_PLANE_BYTES, what="the control plane")
+        settings = ControlPlaneSettings(budget=lease_budget(nodes), envs=CONTROL_PLANE_ENVS)
+        return EmbeddedCluster.start(self.ledger, self.binaries, settings)
+
+    def _keep_control_plane_logs(self) -> None:
+        if self._cluster is not None:
+            self._cluster.keep_logs(self.run_folder.path / "control-plane")
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
+    except OSError:
+        return "unknown"
