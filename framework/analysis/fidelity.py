@@ -164,12 +164,12 @@ def _binary_items(facts: RunFacts) -> Iterator[FidelityItem]:
         )
     behind = _minor(facts.apiserver) - _minor(facts.kube_proxy)
     if behind:
-        side = "older" if behind > 0 else "newer"
+        distance = f"{abs(behind)} minor{'s' if abs(behind) > 1 else ''} {'older' if behind > 0 else 'newer'}"
         supported = "supported" if 0 < behind <= SKEW_MINORS_MAX else "not supported"
         yield FidelityItem(
             id="version-skew",
-            what=f"kube-proxy {facts.kube_proxy} is {side} by {abs(behind)} minor{'s' if abs(behind) > 1 else ''} "
-            f"than kube-apiserver {facts.apiserver} ({supported})",
+            what=f"kube-proxy {facts.kube_proxy} is {distance} than kube-apiserver "
+            f"{facts.apiserver} ({supported})",
             effect="production meets this during upgrades only; nft's memory follows kube-proxy's version",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from framework.outcome import Measure, Outcome, Programming
@@ -81,7 +82,9 @@ def render_rows(rows: tuple[tuple[str, str], ...]) -> str:
 def _killed(outcome: Outcome) -> str:
     if not outcome.oom_victims:
         return "nobody"
-    return f"{', '.join(outcome.oom_victims)} (out of memory at {mib(outcome.limit_bytes)} MiB)"
+    counts = Counter(outcome.oom_victims)
+    victims = ", ".join(name if times == 1 else f"{name} x{times}" for name, times in counts.items())
+    return f"{victims} (out of memory at {mib(outcome.limit_bytes)} MiB)"
 
 
 def _sync(outcome: Outcome) -> str:
@@ -96,7 +99,8 @@ def _errors(outcome: Outcome) -> str:
         return "none"
     interval = "" if outcome.retry_interval_s is None else f", every {outcome.retry_interval_s:.0f} s"
     errors = "; ".join(error[:_ERROR_CHARS_MAX] for error in outcome.sync_errors)
-    return f"{errors} ({outcome.retries} retries{interval})"
+    retries = "1 retry" if outcome.retries == 1 else f"{outcome.retries} retries"
+    return f"{errors} ({retries}{interval})"
 
 
 def _ready(outcome: Outcome) -> str:

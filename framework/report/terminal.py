@@ -1,0 +1,204 @@
+"""The final table: endpoints x kube-proxy, for eyes and for CI logs.
+
+It fits 80 columns, needs no colour, and is drawn in ASCII where the output is no terminal. Each figure of
+memory says how far it can be trusted: ``>=`` marks a lower bound, and the node's peak stands over the part of
+it that could not have been reclaimed. Below the table: where the full result lies, why a cell is no pass, how
+the figures were obtained, and the versions that they depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Final, Literal
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from framework.analysis import bounded_mib, describe_outcome
+from framework.outcome import Component, Environment, Outcome, RunResult
+from framework.units import mib, short_count
+
+VerdictWord = Literal["pass", "fail", "unknown", "skipped"]
+_STYLES: Final[dict[VerdictWord, str]] = {
+    "pass": "green",
+    "fail": "bold red",
+    "unknown": "yellow",
+    "skipped": "dim",
+}
+_CONTROL_PLANE: Final = ("kube-apiserver", "kube-controller-manager", "kubelet", "etcd", "kwok")
+_SOURCES: Final = {
+    "exit_record": "the kernel's exit records",
+    "cgroup_counter": "the cgroup's own high-water mark",
+    "sample": "samples",
+    "poll": "polling",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One cell of the matrix. ``outcome`` is None where nothing was measured; ``reasons`` say why no pass."""
+
+    endpoints: int | None
+    kube_proxy: str
+    limit_bytes: int | None
+    verdict: VerdictWord
+    outcome: Outcome | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def row_of(result: RunResult) -> Row:
+    """The row of one measurement; one that broke off before its checks is unknown.
+
+    Without an outcome the parameters ``endpoints``, ``kube_proxy`` and ``memory_bytes`` name the cell.
+    """
+    outcome, asked = result.outcome, result.parameters
+    verdict = result.verdict
+    if outcome is None:
+        return Row(
+            endpoints=_whole(asked.get("endpoints")),
+            kube_proxy=str(asked.get("kube_proxy") or "?"),
+            limit_bytes=_whole(asked.get("memory_bytes")),
+            verdict=verdict.result if verdict else "unknown",
+            reasons=verdict.reasons if verdict else ("it broke off before anything was measured",),
+        )
+    return Row(
+        endpoints=outcome.endpoints,
+        kube_proxy=outcome.kube_proxy,
+        limit_bytes=outcome.limit_bytes,
+        verdict=verdict.result if verdict else "unknown",
+        outcome=outcome,
+        reasons=verdict.reasons if verdict else ("it was measured, but not checked",),
+    )
+
+
+@dataclass(frozen=True)
+class ResultsTable:
+    """A rich renderable of all measurements of a session.
+
+    ``skipped`` are cells that were not measured; ``folder`` is where the full result lies.
+    """
+
+    results: Sequence[RunResult]
+    folder: Path
+    skipped: Sequence[Row] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        del options
+        rows = sorted((*map(row_of, self.results), *self.skipped), key=_order)
+        style = box.ROUNDED if console.is_terminal else box.ASCII
+        for limit_bytes, group in groupby(rows, key=lambda row: row.limit_bytes):
+            yield _table(limit_bytes, list(group), style)
+        yield Text(f"Full result: {self.folder}", overflow="fold")
+        for row in rows:
+            yield from _reason_lines(row)
+        for note in dict.fromkeys(_notes(self.results)):
+            yield Text(note, "dim")
+
+
+def _order(row: Row) -> tuple[int, int, tuple[int, ...]]:
+    version = tuple(int(part) for part in row.kube_proxy.split(".") if part.isdecimal())
+    return (row.limit_bytes or 0, row.endpoints or 0, version)
+
+
+def _table(limit_bytes: int | None, rows: Sequence[Row], style: box.Box) -> Table:
+    title = "Node limit unknown" if limit_bytes is None else f"Node limit {mib(limit_bytes)} MiB"
+    table = Table(box=style, title=title, title_justify="left", title_style="bold", show_lines=False)
+    for header in (
+        "end-\npoints",
+        "kube-\nproxy",
+        "nft\npeak\nMiB",
+        "node peak\n(unrecl.)\nMiB",
+        "sync\ns",
+        "rules",
+    ):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("verdict", min_width=17)
+    for row in rows:
+        table.add_row(*_cells(row), end_section=row is not rows[-1])
+    return table
+
+
+def _cells(row: Row) -> tuple[Text, ...]:
+    outcome = row.outcome
+    verdict = Text(row.verdict, _STYLES[row.verdict])
+    name = (Text("?" if row.endpoints is None else short_count(row.endpoints)), Text(row.kube_proxy))
+    if outcome is None:
+        return (*name, Text("-"), Text("-"), Text("-"), Text("-"), verdict)
+    verdict.append(f"\n{describe_outcome(outcome)}", "default not bold")
+    node_peak = (
+        f"{bounded_mib(outcome.charged_bytes_peak)}\n({bounded_mib(outcome.unreclaimable_bytes_peak)})"
+    )
+    return (
+        *name,
+        Text(bounded_mib(outcome.nft_bytes_peak)),
+        Text(node_peak),
+        Text(_seconds(outcome.sync_s)),
+        Text("-" if outcome.ruleset is None else f"{outcome.ruleset.rules:,}"),
+        verdict,
+    )
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds:.2f}" if seconds < 10 else f"{seconds:.1f}"
+
+
+def _reason_lines(row: Row) -> Iterator[Text]:
+    endpoints = "?" if row.endpoints is None else short_count(row.endpoints)
+    for reason in row.reasons:
+        line = Text.assemble(
+            (row.verdict, _STYLES[row.verdict]), f" {endpoints} x {row.kube_proxy}: {reason}"
+        )
+        yield line
+
+
+def _notes(results: Sequence[RunResult]) -> Iterator[str]:
+    outcomes = [result.outcome for result in results if result.outcome is not None]
+    if outcomes:
+        yield from _measuring_notes(outcomes)
+    for result in results:
+        yield from _version_notes(result.environment)
+    deviations = sorted({item.id for result in results for item in result.fidelity})
+    if deviations:
+        yield f"Unlike production: {', '.join(deviations)}."
+
+
+def _measuring_notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    nft = [outcome.nft_bytes_peak.source for outcome in outcomes if outcome.nft_bytes_peak]
+    node = [outcome.charged_bytes_peak.source for outcome in outcomes]
+    if nft:
+        yield f"nft peak: resident memory of the biggest ruleset load, from {_sources(nft)}."
+    yield (
+        f"Node peak: all memory charged to the node, page cache included, from {_sources(node)}; in brackets "
+        "what could not be reclaimed (anonymous + kernel), from samples."
+    )
+    yield ">= the truth is this or more.  - not seen."
+
+
+def _sources(sources: Sequence[str]) -> str:
+    return " and ".join(_SOURCES.get(source, source) for source in sorted(set(sources)))
+
+
+def _version_notes(environment: Environment) -> Iterator[str]:
+    versions = {component.name: _version(component) for component in environment.components}
+    yield (
+        f"Kernel {environment.kernel}, nft {versions.get('nft', '?')}, cgroup {environment.cgroup_mode}, "
+        f"{environment.cpus} CPUs, {mib(environment.memory_bytes)} MiB."
+    )
+    control_plane = [f"{name} {versions[name]}" for name in _CONTROL_PLANE if name in versions]
+    if control_plane:
+        yield f"Control plane: {', '.join(control_plane)}."
+
+
+def _version(component: Component) -> str:
+    return component.version.removeprefix("v")
+
+
+def _whole(value: str | float | None) -> int | None:
+    return value if isinstance(value, int) else None

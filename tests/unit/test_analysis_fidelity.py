@@ -1,0 +1,134 @@
+"""Deviations from production, and what they make unknowable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from test_analysis_outcomes import (
+    a_candidate,
+    a_killed_evidence,
+    a_look,
+    an_evidence,
+    an_oom_kill,
+    an_outcome,
+)
+
+from framework.analysis import OOM_SCORES_PRODUCTION, Expectation, RunFacts, deviations, judge, refusals
+from framework.outcome import Component
+from framework.units import GIB, MIB
+
+PRODUCTION = RunFacts(
+    cgroup_mode="v2",
+    oom_scores="production",
+    node_memory_bytes=2 * GIB,
+    memory_bytes_seen_by_kubelet=2 * GIB,
+    node_monitor_grace_period_s=50,
+    fake_lease_duration_s=40,
+    endpoint_mode="native",
+    daemonset_off_real_nodes=False,
+    pods_on_real_node=True,
+    node_credentials=True,
+    shares_host_kernel=False,
+    host_cpus=2,
+    apiserver="1.37.0",
+    kube_proxy="1.37.2",
+)
+REBUILT = Component(
+    name="kube-proxy", version="1.35.0", source="go build", toolchain="go1.26.1", sha256="0" * 64
+)
+
+
+def facts(**changes: Any) -> RunFacts:
+    return msgspec.structs.replace(PRODUCTION, **changes)
+
+
+class TestDeviations:
+    def test_production_has_none(self) -> None:
+        assert deviations(PRODUCTION) == ()
+
+    @pytest.mark.parametrize(
+        ("changes", "ids"),
+        [
+            ({"cgroup_mode": "v1"}, ["cgroup-v1"]),
+            ({"memory_bytes_seen_by_kubelet": 24 * GIB}, ["no-eviction"]),
+            ({"oom_scores": "flat"}, ["oom-score-adj"]),
+            ({"oom_scores": "shifted"}, ["oom-score-adj"]),
+            ({"ballast_bytes": 500 * MIB}, ["ballast"]),
+            ({"node_monitor_grace_period_s": 700}, ["node-monitor-grace-period"]),
+            ({"fake_lease_duration_s": 1200}, ["fake-lease"]),
+            ({"node_credentials": False}, ["admin-credentials"]),
+            ({"endpoint_mode": "endpointslices"}, ["direct-endpointslices"]),
+            ({"daemonset_off_real_nodes": True}, ["daemonset-off-real-nodes"]),
+            ({"pods_on_real_node": False}, ["no-pods"]),
+            ({"rebuilt": (REBUILT,)}, ["rebuilt-binaries"]),
+            ({"kube_proxy": "1.35.0"}, ["version-skew"]),
+            ({"shares_host_kernel": True}, ["shared-kernel", "shared-cpus"]),
+        ],
+    )
+    def test_each_is_an_item(self, changes: dict[str, Any], ids: list[str]) -> None:
+        items = deviations(facts(**changes))
+        assert [item.id for item in items] == ids
+        assert all(item.what and item.effect for item in items)
+
+    @pytest.mark.parametrize(
+        ("kube_proxy", "words"),
+        [
+            ("1.36.1", "1 minor older than kube-apiserver 1.37.0 (supported)"),
+            ("1.34.2", "3 minors older than kube-apiserver 1.37.0 (supported)"),
+            ("1.33.0", "4 minors older than kube-apiserver 1.37.0 (not supported)"),
+            ("1.38.0", "1 minor newer than kube-apiserver 1.37.0 (not supported)"),
+        ],
+    )
+    def test_skew_is_measured_against_the_policy(self, kube_proxy: str, words: str) -> None:
+        (item,) = deviations(facts(kube_proxy=kube_proxy))
+        assert item.what.endswith(words)
+
+
+class TestVictimRefusals:
+    def test_the_biggest_of_equals_would_die_in_production_too(self) -> None:
+        assert refusals(facts(oom_scores="flat"), a_killed_evidence()) == ()
+
+    def test_a_ballast_would_have_died_first(self) -> None:
+        table = (a_candidate("nft", 1063, 700), a_candidate("ballast", 500, 650))
+        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=table),))
+        (refusal,) = refusals(facts(oom_scores="flat"), evidence)
+        assert "nft was killed, production's scores would have chosen ballast (500 MiB)" in refusal.text
+        assert judge(
+            an_outcome(a_killed_evidence()), Expectation(programming="nft_killed"), (refusal,)
+        ).result == ("unknown")
+
+    def test_a_ballast_may_stand_for_something_protected(self) -> None:
+        table = (a_candidate("nft", 1063, 700), a_candidate("ballast", 500, 650))
+        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=table),))
+        assert refusals(facts(oom_scores="flat"), evidence, {**OOM_SCORES_PRODUCTION, "ballast": -999}) == ()
+
+    def test_true_scores_are_trusted(self) -> None:
+        table = (a_candidate("nft", 1063, 700), a_candidate("ballast", 500, 650))
+        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=table),))
+        assert refusals(facts(oom_scores="production"), evidence) == ()
+
+    def test_a_kill_without_candidates_can_not_be_replayed(self) -> None:
+        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=()),))
+        (refusal,) = refusals(facts(oom_scores="shifted"), evidence)
+        assert refusal.about == ("victims",)
+
+    def test_no_kill_no_refusal(self) -> None:
+        assert refusals(facts(oom_scores="flat"), an_evidence()) == ()
+
+
+class TestReadyRefusals:
+    def test_a_patient_control_plane_hides_a_silent_node(self) -> None:
+        evidence = an_evidence(status=(a_look(12), a_look(18, lease_age_s=61.0)))
+        (refusal,) = refusals(facts(node_monitor_grace_period_s=700), evidence)
+        assert refusal.about == ("ready",)
+        assert "not renewed for 61 s" in refusal.text
+
+    @pytest.mark.parametrize(
+        ("grace_s", "ready", "lease_age_s"),
+        [(50, "True", 61.0), (700, "True", 12.0), (700, "Unknown", 900.0), (700, "True", None)],
+    )
+    def test_otherwise_ready_means_ready(self, grace_s: float, ready: str, lease_age_s: float | None) -> None:
+        evidence = an_evidence(status=(a_look(12, ready, lease_age_s),))
+        assert refusals(facts(node_monitor_grace_period_s=grace_s), evidence) == ()

@@ -1,0 +1,132 @@
+"""The final table: legible at 80 columns, without colour, and honest about bounds."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from test_analysis_outcomes import a_killed_evidence, a_measure, an_evidence
+from test_report_run_folder import a_checked_result, a_result
+
+from framework.analysis import derive_outcome
+from framework.outcome import Evidence, Outcome, RunResult, Verdict
+from framework.report import ResultsTable, Row
+from framework.units import GIB
+
+FOLDER = Path("runs/20251115T101500Z-1a2b3c")
+
+
+def a_measured_result(evidence: Evidence, verdict: Verdict, **changes: Any) -> RunResult:
+    outcome = msgspec.structs.replace(derive_outcome(evidence), **changes)
+    return a_checked_result(outcome=outcome, verdict=verdict)
+
+
+def a_killed_outcome() -> Outcome:
+    peaks = {"charged_bytes_peak": a_measure(2048), "unreclaimable_bytes_peak": a_measure(1786, "lower")}
+    return msgspec.structs.replace(derive_outcome(a_killed_evidence(kube_proxy="1.35.0")), **peaks)
+
+
+def every_verdict() -> ResultsTable:
+    fail = Verdict(result="fail", reasons=("expected nft's peak below 100 MiB, found 111 MiB",))
+    unknown = Verdict(result="unknown", reasons=("expected Ready throughout: yes, found: unknown",))
+    return ResultsTable(
+        (
+            a_checked_result(outcome=a_killed_outcome()),
+            a_measured_result(an_evidence(), fail, endpoints=10_000),
+            a_measured_result(
+                an_evidence(), unknown, endpoints=10, kube_proxy="1.36.1", ready_throughout=None
+            ),
+            a_result(),
+        ),
+        FOLDER,
+        skipped=(
+            Row(
+                endpoints=100_000,
+                kube_proxy="1.34.2",
+                limit_bytes=2 * GIB,
+                verdict="skipped",
+                reasons=("it needs 9 GiB, 4 GiB are free",),
+            ),
+        ),
+    )
+
+
+def drawn(table: ResultsTable, *, terminal: bool = False, width: int = 80) -> str:
+    file = io.StringIO()
+    Console(file=file, force_terminal=terminal, width=width, color_system=None, legacy_windows=False).print(
+        table
+    )
+    return file.getvalue()
+
+
+class TestResultsTable:
+    def test_fits_80_columns_in_ascii(self) -> None:
+        text = drawn(every_verdict())
+        assert text.isascii()
+        assert max(map(len, text.splitlines())) <= 80
+        assert "…" not in text
+
+    def test_has_round_corners_on_a_terminal(self) -> None:
+        text = drawn(every_verdict(), terminal=True)
+        assert "╭" in text
+        assert max(map(len, text.splitlines())) <= 80
+
+    def test_says_each_verdict_with_its_outcome(self) -> None:
+        text = drawn(every_verdict())
+        for words in ("pass", "fail", "unknown", "skipped", "nft killed, Ready", "programmed, Ready?"):
+            assert words in text
+
+    def test_marks_lower_bounds(self) -> None:
+        text = drawn(every_verdict())
+        assert ">=1,063" in text
+        assert "(>=1,786)" in text
+        assert ">=2,048" not in text
+
+    def test_is_in_the_order_of_endpoints_and_version(self) -> None:
+        rows = [line.split("|")[1:3] for line in drawn(every_verdict()).splitlines() if line.startswith("| ")]
+        names = [(endpoints.strip(), version.strip()) for endpoints, version in rows if "." in version]
+        assert names == [
+            ("10", "1.36.1"),
+            ("10k", "1.37.2"),
+            ("100k", "1.34.2"),
+            ("100k", "1.35.0"),
+            ("100k", "1.37.2"),
+        ]
+
+    def test_says_why_a_cell_is_no_pass(self) -> None:
+        text = drawn(every_verdict(), width=200)
+        assert "fail 10k x 1.37.2: expected nft's peak below 100 MiB, found 111 MiB" in text
+        assert "skipped 100k x 1.34.2: it needs 9 GiB, 4 GiB are free" in text
+        assert "unknown 100k x 1.37.2: it broke off before anything was measured" in text
+
+    def test_says_where_how_and_with_what(self) -> None:
+        text = drawn(every_verdict(), width=200)
+        for words in (
+            f"Full result: {FOLDER}",
+            "biggest ruleset load, from the kernel's exit records",
+            "from the cgroup's own high-water mark",
+            "Kernel 6.18.0, nft 1.0.6, cgroup v1",
+            "Control plane: kube-apiserver 1.37.2.",
+            "Unlike production: cgroup-v1.",
+        ):
+            assert text.count(words) == 1
+
+    def test_a_measurement_that_was_not_checked(self) -> None:
+        table = ResultsTable((a_checked_result(verdict=None, stage="measured"),), FOLDER)
+        assert "unknown 100k x 1.37.2: it was measured, but not checked" in drawn(table, width=200)
+
+    def test_each_limit_has_its_own_table(self) -> None:
+        outcome = msgspec.structs.replace(a_killed_outcome(), limit_bytes=GIB)
+        table = ResultsTable((a_checked_result(), a_checked_result(outcome=outcome)), FOLDER)
+        text = drawn(table)
+        assert text.index("Node limit 1,024 MiB") < text.index("Node limit 2,048 MiB")
+
+    def test_nothing_measured(self) -> None:
+        assert drawn(ResultsTable((), FOLDER)).strip() == f"Full result: {FOLDER}"
+
+    def test_text_that_looks_like_markup_is_kept(self) -> None:
+        verdict = Verdict(result="fail", reasons=("see test_x[bold]",))
+        assert "see test_x[bold]" in drawn(ResultsTable((a_checked_result(verdict=verdict),), FOLDER))
