@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -56,13 +56,6 @@ class _Asset(msgspec.Struct):
 
 class _Release(msgspec.Struct):
     assets: tuple[_Asset, ...]
-
-
-class _Response(Protocol):
-    status: int
-    headers: http.client.HTTPMessage
-
-    def read(self, amount: int = -1, /) -> bytes: ...
 
 
 @dataclass
@@ -115,17 +108,17 @@ class Downloader:
 
     def _published_sha256(self, pin: DownloadPin, request: Request, url: str) -> str:
         checksum_url = f"{pin.checksum_base_url}/{fill(pin.checksum_file, request, self.arch)}"
-        response = self._open(checksum_url, request)
-        try:
-            content = response.read(CHECKSUM_BYTES_MAX)
-        except _NETWORK_ERRORS as error:
-            raise UnavailableError(f"{checksum_url} broke off ({error})") from error
+        with self._open(checksum_url, request) as response:
+            try:
+                content = response.read(CHECKSUM_BYTES_MAX)
+            except _NETWORK_ERRORS as error:
+                raise UnavailableError(f"{checksum_url} broke off ({error})") from error
         sha256 = published_digest(content, pin.checksum_format, url.rpartition("/")[2])
         if sha256 is None:
             raise UnavailableError(f"{checksum_url} has no sha256 for {url.rpartition('/')[2]}")
         return sha256
 
-    def _open(self, url: str, request: Request, *, start_bytes: int = 0) -> _Response:
+    def _open(self, url: str, request: Request, *, start_bytes: int = 0) -> http.client.HTTPResponse:
         parts = urllib.parse.urlsplit(url)
         host = parts.netloc
         self.reachability.require(host)
@@ -134,7 +127,7 @@ class Downloader:
         headers = {"Range": f"bytes={start_bytes}-"} if start_bytes else {}
         asked = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme was checked
         try:
-            response: _Response = urllib.request.urlopen(asked, timeout=SOCKET_TIMEOUT_S)  # noqa: S310
+            response: http.client.HTTPResponse = urllib.request.urlopen(asked, timeout=SOCKET_TIMEOUT_S)  # noqa: S310
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.HTTPStatus.NOT_FOUND:
@@ -180,22 +173,23 @@ class Downloader:
         except _BrokenOffError:
             part.unlink(missing_ok=True)
             raise
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            kept_bytes = 0
-        length = response.headers.get("Content-Length")
-        total_bytes = kept_bytes + int(length) if length else None
-        require_free_space(part.parent, (total_bytes or 0) - kept_bytes)
-        done_bytes = kept_bytes
-        with part.open("ab" if kept_bytes else "wb") as file:
-            while chunk := _read_chunk(response, url):
-                file.write(chunk)
-                done_bytes += len(chunk)
-                on_bytes(done_bytes, total_bytes)
+        with response:
+            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+                kept_bytes = 0
+            length = response.headers.get("Content-Length")
+            total_bytes = kept_bytes + int(length) if length else None
+            require_free_space(part.parent, (total_bytes or 0) - kept_bytes)
+            done_bytes = kept_bytes
+            with part.open("ab" if kept_bytes else "wb") as file:
+                while chunk := _read_chunk(response, url):
+                    file.write(chunk)
+                    done_bytes += len(chunk)
+                    on_bytes(done_bytes, total_bytes)
         if total_bytes is not None and done_bytes < total_bytes:
             raise _BrokenOffError(f"{done_bytes} of {total_bytes} bytes arrived")
 
 
-def _read_chunk(response: _Response, url: str) -> bytes:
+def _read_chunk(response: http.client.HTTPResponse, url: str) -> bytes:
     try:
         return response.read(CHUNK_BYTES)
     except _NETWORK_ERRORS as error:

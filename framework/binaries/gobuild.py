@@ -122,7 +122,7 @@ class Go:
             said = msgspec.json.decode(done.stdout, type=_Module).error
         except msgspec.DecodeError:
             said = ""
-        said = said or done.stderr.decode(errors="replace").strip()
+        said = " ".join((said or done.stderr.decode(errors="replace")).split())
         raise explained(self, said, what=what) or UnknownVersionError(
             f"the Go module proxy has no {what}: {said}",
             where=module,
