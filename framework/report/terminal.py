@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framework.analysis import bounded_mib, describe_outcome
-from framework.outcome import Component, Environment, Outcome, RunResult
+from framework.outcome import Environment, Outcome, RunResult
 from framework.units import mib, short_count
 
 VerdictWord = Literal["pass", "fail", "unknown", "skipped"]
@@ -30,7 +30,7 @@ _STYLES: Final[dict[VerdictWord, str]] = {
     "unknown": "yellow",
     "skipped": "dim",
 }
-_CONTROL_PLANE: Final = ("kube-apiserver", "kube-controller-manager", "kubelet", "etcd", "kwok")
+_CONTROL_PLANE: Final = ("kube-apiserver", "kube-controller-manager", "etcd", "kwok")
 _SOURCES: Final = {
     "exit_record": "the kernel's exit records",
     "cgroup_counter": "the cgroup's own high-water mark",
@@ -186,18 +186,15 @@ def _sources(sources: Sequence[str]) -> str:
 
 
 def _version_notes(environment: Environment) -> Iterator[str]:
-    versions = {component.name: _version(component) for component in environment.components}
+    versions = {part.name: part.version.removeprefix("v") for part in environment.components}
+    nft, kubelet = versions.get("nft", "?"), versions.get("kubelet", "?")
     yield (
-        f"Kernel {environment.kernel}, nft {versions.get('nft', '?')}, cgroup {environment.cgroup_mode}, "
+        f"Kernel {environment.kernel}, nft {nft}, kubelet {kubelet}, cgroup {environment.cgroup_mode}, "
         f"{environment.cpus} CPUs, {mib(environment.memory_bytes)} MiB."
     )
     control_plane = [f"{name} {versions[name]}" for name in _CONTROL_PLANE if name in versions]
     if control_plane:
         yield f"Control plane: {', '.join(control_plane)}."
-
-
-def _version(component: Component) -> str:
-    return component.version.removeprefix("v")
 
 
 def _whole(value: str | float | None) -> int | None:

@@ -108,7 +108,7 @@ class TestResultsTable:
             f"Full result: {FOLDER}",
             "biggest ruleset load, from the kernel's exit records",
             "from the cgroup's own high-water mark",
-            "Kernel 6.18.0, nft 1.0.6, cgroup v1",
+            "Kernel 6.18.0, nft 1.0.6, kubelet ?, cgroup v1",
             "Control plane: kube-apiserver 1.37.2.",
             "Unlike production: cgroup-v1.",
         ):

@@ -1,0 +1,77 @@
+"""What is asked is refused before anything is created."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from framework.errors import BadInputError
+from framework.spec import NODES_MAX, RealNodeSpec, ServiceSpec, require_count, require_version
+from framework.units import GIB, MIB
+
+
+def a_node(**changes: Any) -> RealNodeSpec:
+    sound: dict[str, Any] = {"memory_bytes": 2 * GIB, "kube_proxy": "1.35.0"}
+    return RealNodeSpec(**(sound | changes))
+
+
+class TestRealNode:
+    def test_a_sound_one(self) -> None:
+        assert a_node(ballast_bytes=500 * MIB).ballast_bytes == 500 * MIB
+
+    @pytest.mark.parametrize(
+        ("changes", "where", "message"),
+        [
+            ({"memory_bytes": 64 * MIB - 1}, "memory", "can't start its own daemons"),
+            ({"ballast_bytes": 2 * GIB}, "ballast", "does not fit a node of 2,048 MiB"),
+            ({"ballast_bytes": -1}, "ballast", "does not fit"),
+            ({"kube_proxy": "1.35"}, "kube_proxy", "'1.35' is no exact version"),
+        ],
+    )
+    def test_an_unsound_one_is_refused(self, changes: dict[str, Any], where: str, message: str) -> None:
+        with pytest.raises(BadInputError, match=message) as caught:
+            a_node(**changes)
+        assert caught.value.where == where
+
+    def test_the_smallest_one(self) -> None:
+        assert a_node(memory_bytes=64 * MIB).memory_bytes == 64 * MIB
+
+    def test_specs_do_not_share_their_configuration(self) -> None:
+        assert a_node().kube_proxy_config is not a_node().kube_proxy_config
+
+    def test_is_frozen(self) -> None:
+        with pytest.raises(AttributeError):
+            a_node().memory_bytes = GIB  # type: ignore[misc]
+
+
+class TestService:
+    @pytest.mark.parametrize("endpoints", [1, 100_000, NODES_MAX])
+    def test_a_sound_one(self, endpoints: int) -> None:
+        assert ServiceSpec(name="web", endpoints=endpoints, mode="native").port == 80
+
+    @pytest.mark.parametrize("endpoints", [0, -1, NODES_MAX + 1])
+    def test_an_unsound_one_is_refused(self, endpoints: int) -> None:
+        with pytest.raises(BadInputError, match="is outside 1 to 1,000,000"):
+            ServiceSpec(name="web", endpoints=endpoints, mode="endpointslices")
+
+
+@pytest.mark.parametrize(("version", "bare"), [("1.35.0", "1.35.0"), ("v1.37.12", "1.37.12")])
+def test_exact_versions(version: str, bare: str) -> None:
+    assert require_version(version, where="x") == bare
+
+
+@pytest.mark.parametrize(
+    "version", ["", "1.35", "latest", "1.35.x", "1.35.0-rc.1", "vv1.35.0", "1.35.0\n", "1.\u0663.0"]
+)
+def test_other_versions_are_refused(version: str) -> None:
+    with pytest.raises(BadInputError, match="no exact version"):
+        require_version(version, where="x")
+
+
+def test_the_error_says_where_and_what_to_do() -> None:
+    with pytest.raises(BadInputError) as caught:
+        require_count(0, where="nodes")
+    assert (
+        str(caught.value) == "0 is outside 1 to 1,000,000 (nodes). Remedy: give a count inside these bounds"
+    )
