@@ -1,0 +1,43 @@
+"""What is seen of a real node while it is measured.
+
+Everything here records, and concludes nothing: exit records of every process, the memory cgroup's counters,
+the kernel's OOM log, kube-proxy's own account of its syncs, and what the kernel holds in the end. All times
+are seconds after one CLOCK_BOOTTIME zero, given by the caller.
+"""
+
+from framework.observe.exits import ExitRecorder, open_recorder, peak_slack_bytes
+from framework.observe.kernel_log import KernelLine, KernelLog, OomParser, parse_record
+from framework.observe.kube_proxy import (
+    ProxyLog,
+    ProxyMetrics,
+    SyncDurations,
+    SyncParser,
+    parse_metrics,
+    zero_in_local_time,
+)
+from framework.observe.polling import PollingRecorder
+from framework.observe.recorder import Recorder
+from framework.observe.ruleset import RulesetCounter, read_ruleset
+from framework.observe.sampler import SAMPLE_INTERVAL_S, CgroupSampler
+
+__all__ = [
+    "SAMPLE_INTERVAL_S",
+    "CgroupSampler",
+    "ExitRecorder",
+    "KernelLine",
+    "KernelLog",
+    "OomParser",
+    "PollingRecorder",
+    "ProxyLog",
+    "ProxyMetrics",
+    "Recorder",
+    "RulesetCounter",
+    "SyncDurations",
+    "SyncParser",
+    "open_recorder",
+    "parse_metrics",
+    "parse_record",
+    "peak_slack_bytes",
+    "read_ruleset",
+    "zero_in_local_time",
+]

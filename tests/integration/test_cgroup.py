@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def cgroup() -> Iterator[MemoryCgroup]:
 
 
 def python_inside(cgroup: MemoryCgroup, size_bytes: int) -> subprocess.Popen[bytes]:
-    program = ["python3", "-c", ALLOCATE_THEN_SLEEP.format(size_bytes=size_bytes)]
+    program = [sys.executable, "-S", "-c", ALLOCATE_THEN_SLEEP.format(size_bytes=size_bytes)]
     return subprocess.Popen(inside(program, cgroup_procs=cgroup.procs_path), stdout=subprocess.PIPE)
 
 

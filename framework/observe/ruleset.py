@@ -1,0 +1,187 @@
+"""What the kernel holds for kube-proxy, counted from ``nft list ruleset``.
+
+A sync that ended says that nft ended; only a listing says what is programmed. Both layouts are read: up to
+1.35 a chain for each endpoint ends in ``dnat to ADDRESS:PORT``; from 1.36 on one rule of a Service holds all
+of them in an anonymous map, ``map { 0 : ADDRESS . PORT, ... }``, in a single line which is megabytes long at
+100,000 endpoints. So the text is taken in pieces that end at newlines *and* commas, and neither the listing
+nor a line of it is ever held whole.
+
+The listing runs in the node's network namespace but in the caller's memory cgroup: it needs as much memory as
+the load did, and must not change what is measured.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from framework.errors import MissingRequirementError, TimeLimitError
+from framework.outcome import Ruleset
+from framework.process import CommandError, Completed, inside
+
+LIST_TIMEOUT_S: Final = 300.0
+KUBE_PROXY_TABLE: Final = "kube-proxy"
+_READ_BYTES: Final = 1 << 18
+_PIECE: Final = re.compile(r"[^,\n]*[,\n]")
+_QUOTED: Final = re.compile(r'"[^"]*"?')
+_TABLE: Final = re.compile(r"table (?P<family>\w+) (?P<name>\S+) \{")
+_BLOCK: Final = re.compile(r"\t(?P<kind>chain|set|map|flowtable|counter|quota|limit) (?P<name>\S+) \{")
+_NO_RULE: Final = re.compile(r"\t\t(?:type \w+ hook |comment\b|policy )")
+_DNAT: Final = re.compile(r"dnat (?:ip6? )?to \[?(?P<address>[0-9A-Fa-f.:]*[0-9A-Fa-f])\]?:\d+$")
+_MAPPED: Final = re.compile(r"\d+ : (?P<address>[0-9A-Fa-f.:]+) \. \d+\b")
+
+
+class RulesetCounter:
+    """Counts a listing that is fed in pieces of any size.
+
+    Tables other than kube-proxy's are not counted. ``endpoints_of`` names the Service (``namespace/name``)
+    whose endpoint addresses are counted; without it those of every Service are.
+    """
+
+    def __init__(self, endpoints_of: str | None = None) -> None:
+        service = re.escape(endpoints_of) if endpoints_of else "[^/]+/[^/]+"
+        self._service_chain = re.compile(rf"(?:service|local|endpoint)-[A-Z0-9]+-{service}/")
+        self._rest = ""
+        self._tables = self._chains = self._rules = self._elements = self._bytes = 0
+        self._addresses: set[str] = set()
+        self._counting = False
+        self._block = ""
+        self._in_service = False
+        self._line_begins = True
+        self._in_braces = False
+
+    def feed(self, text: str) -> None:
+        """Take the next piece of the listing."""
+        self._bytes += len(text.encode())
+        text = self._rest + text
+        end = 0
+        for piece in _PIECE.finditer(text):
+            end = piece.end()
+            self._take(piece.group())
+        self._rest = text[end:]
+
+    def ruleset(self) -> Ruleset:
+        """The counts of what was fed."""
+        return Ruleset(
+            tables=self._tables,
+            chains=self._chains,
+            rules=self._rules,
+            elements=self._elements,
+            endpoints=len(self._addresses),
+            listing_bytes=self._bytes,
+        )
+
+    def _take(self, piece: str) -> None:
+        line_begins, self._line_begins = self._line_begins, piece.endswith("\n")
+        piece = piece[:-1]
+        if line_begins and not self._in_braces and self._take_bracket(piece):
+            return
+        if not self._counting or not piece.strip():
+            return
+        if self._block == "chain":
+            self._take_rule(piece, line_begins)
+        elif self._block in ("set", "map"):
+            self._count_elements(piece)
+
+    def _take_bracket(self, line: str) -> bool:
+        """Whether the line begins or ends a table or something in it."""
+        if table := _TABLE.match(line):
+            self._counting = table["name"] == KUBE_PROXY_TABLE
+            self._tables += self._counting
+        elif block := _BLOCK.match(line):
+            self._block = block["kind"]
+            self._chains += self._counting and self._block == "chain"
+            self._in_service = bool(self._service_chain.match(block["name"]))
+        elif line in ("}", "\t}"):
+            self._block = ""
+            self._in_service = False
+        else:
+            return False
+        return True
+
+    def _take_rule(self, piece: str, line_begins: bool) -> None:
+        if line_begins and not self._in_braces:
+            if _NO_RULE.match(piece):
+                return
+            self._rules += 1
+        self._count_elements(piece)
+        found = (_DNAT.search(piece) or _MAPPED.search(piece)) if self._in_service else None
+        if found is not None:
+            self._addresses.add(found["address"])
+
+    def _count_elements(self, piece: str) -> None:
+        """An element is what stands between two commas, or a comma and a brace, inside braces."""
+        bare = _QUOTED.sub("", piece)
+        if "{" in bare:
+            self._in_braces = True
+        self._elements += self._in_braces
+        if "}" in bare:
+            self._in_braces = False
+
+
+def read_ruleset(
+    *,
+    netns: str | None,
+    endpoints_of: str | None = None,
+    nft: Path | str = "nft",
+    timeout_s: float = LIST_TIMEOUT_S,
+) -> Ruleset:
+    """List and count the ruleset of a named network namespace (None: the current one).
+
+    Raises CommandError when nft fails, TimeLimitError when it takes longer than ``timeout_s``, and
+    MissingRequirementError when there is no such program.
+    """
+    counter = RulesetCounter(endpoints_of)
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for piece in _output(inside([str(nft), "list", "ruleset"], netns=netns), timeout_s):
+        counter.feed(decoder.decode(piece))
+    return counter.ruleset()
+
+
+def _output(argv: list[str], timeout_s: float) -> Iterator[bytes]:
+    """The standard output of a command as it comes."""
+    start_s = time.monotonic()
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        except FileNotFoundError as error:
+            raise MissingRequirementError(
+                f"there is no program {error.filename!r}", remedy=f"install {argv[0]}"
+            ) from None
+        with process:
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            try:
+                yield from _pieces(process.stdout.fileno(), start_s + timeout_s, argv)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            errors.seek(0)
+            took_s = time.monotonic() - start_s
+            raise CommandError(
+                Completed(tuple(argv), process.returncode, b"", errors.read(), took_s),
+                "run as root; is the network namespace still there?",
+            )
+
+
+def _pieces(fd: int, deadline_s: float, argv: list[str]) -> Iterator[bytes]:
+    while True:
+        ready, _, _ = select.select([fd], [], [], max(0.0, deadline_s - time.monotonic()))
+        if not ready:
+            raise TimeLimitError(
+                "the listing of the ruleset did not end in time",
+                where=" ".join(argv),
+                remedy="give a longer timeout_s: listing 100,000 endpoints takes half a minute or more",
+            )
+        piece = os.read(fd, _READ_BYTES)
+        if not piece:
+            return
+        yield piece
