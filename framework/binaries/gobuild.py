@@ -176,12 +176,15 @@ def linker_flags(pin: GoPin, request: Request, arch: str) -> str:
 def _compile(go: Go, arguments: list[str], request: Request, work_dir: Path, on_build: OnBuild) -> None:
     log_path = work_dir / f"{request.name}.log"
     log_path.unlink(missing_ok=True)
+    scratch = work_dir / "tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     start_s = time.monotonic()
     daemon = Daemon.start(
         f"go build of {request}",
         [go.path, *arguments],
         log_path=log_path,
-        env={**go.env, "GOTMPDIR": os.environ.get("GOTMPDIR", str(work_dir))},
+        env={**go.env, "GOTMPDIR": str(scratch)},
         cwd=work_dir,
     )
 
@@ -202,6 +205,7 @@ def _compile(go: Go, arguments: list[str], request: Request, work_dir: Path, on_
         )
     finally:
         daemon.stop()
+        shutil.rmtree(scratch, ignore_errors=True)
     if exit_code != 0:
         said = "\n".join(log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
         raise explained(go, said, what=str(request)) or BuildError(

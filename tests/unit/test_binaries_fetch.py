@@ -464,6 +464,43 @@ def test_what_could_be_fetched_stays_when_the_next_fails(offline: Binaries, fake
     assert [binary.version for binary in offline.installed()] == ["1.35.0"]
 
 
+def test_a_failure_stops_the_other_downloads_and_keeps_what_they_have(
+    server: ReleaseServer, online: Binaries
+) -> None:
+    content = script("Kubernetes v1.35.0") + bytes(30 * 1024**2)
+    server.publish(KUBE_PROXY, content)
+    events: list[Event] = []
+
+    def slowly(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Downloading):
+            time.sleep(0.02)
+
+    with pytest.raises(UnknownVersionError):
+        online.ensure_all([Request("kube-proxy", "1.99.0"), Request("kube-proxy", "1.35.0")], progress=slowly)
+    assert {type(event) for event in events if event.request.version == "1.35.0"} >= {Queued, Failed}
+    parts = list(online.root.rglob("*.part"))
+    assert sum(part.stat().st_size for part in parts) < len(content)
+    assert online.get("kube-proxy", "1.35.0").source == "download"
+
+
+def test_ctrl_c_ends_a_build(
+    offline: Binaries, fake_go: FakeGo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_go.plan(build_s=60.0)
+
+    def press(event: Event) -> None:
+        if isinstance(event, Building) and event.packages:
+            raise KeyboardInterrupt
+
+    start_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        offline.get("kube-proxy", "1.35.0", progress=press)
+    assert time.monotonic() - start_s < 20
+    fake_go.plan()
+    assert offline.get("kube-proxy", "1.35.0").source == "go-build"
+
+
 def test_the_answer_keeps_the_order_and_the_repetitions_of_the_requests(
     offline: Binaries, fake_go: FakeGo
 ) -> None:
