@@ -1,8 +1,8 @@
 """What is seen of a real node while it is measured.
 
 Everything here records, and concludes nothing: exit records of every process, the memory cgroup's counters,
-the kernel's OOM log, kube-proxy's own account of its syncs, and what the kernel holds in the end. All times
-are seconds after one CLOCK_BOOTTIME zero, given by the caller.
+the kernel's OOM log, kube-proxy's own account of its syncs, the node as the control plane sees it, and what
+the kernel holds in the end. All times are seconds after one CLOCK_BOOTTIME zero, given by the caller.
 """
 
 from framework.observe.exits import ExitRecorder, open_recorder, peak_slack_bytes
@@ -15,6 +15,7 @@ from framework.observe.kube_proxy import (
     parse_metrics,
     zero_in_local_time,
 )
+from framework.observe.node_status import NodeStatusWatcher, status_sample
 from framework.observe.polling import PollingRecorder
 from framework.observe.recorder import Recorder
 from framework.observe.ruleset import RulesetCounter, read_ruleset
@@ -26,6 +27,7 @@ __all__ = [
     "ExitRecorder",
     "KernelLine",
     "KernelLog",
+    "NodeStatusWatcher",
     "OomParser",
     "PollingRecorder",
     "ProxyLog",
@@ -39,5 +41,6 @@ __all__ = [
     "parse_record",
     "peak_slack_bytes",
     "read_ruleset",
+    "status_sample",
     "zero_in_local_time",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -129,7 +128,7 @@ def test_a_parent_with_processes_is_named(v2_root: Path, monkeypatch: pytest.Mon
         raise OSError(16, "Device or resource busy")
 
     monkeypatch.setattr(Path, "write_text", busy)
-    with pytest.raises(KilonodeError, match="processes of its own.*kilonode"):
+    with pytest.raises(KilonodeError, match=r"processes of its own.*kilonode"):
         memory_cgroup("kilonode/node-9", v2_root).create()
 
 
@@ -138,8 +137,8 @@ def test_a_reader_reads_again_without_opening(v2_root: Path) -> None:
         assert reader.read().charged_bytes == 513 * MIB
         (node(v2_root).path / "memory.current").write_text(f"{600 * MIB}\n")
         assert reader.read().charged_bytes == 600 * MIB
-        open_before = len(os.listdir("/proc/self/fd"))
-    assert len(os.listdir("/proc/self/fd")) < open_before
+        open_before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) < open_before
 
 
 def test_within_is_by_whole_names() -> None:
