@@ -114,7 +114,7 @@ class Lab:
         )
 
     def service(self, *, endpoints: int, mode: EndpointMode | None = None) -> DaemonSetService:
-        """A DaemonSet Service whose pods are Ready, not applied yet; the pods are shared between measurements."""
+        """A DaemonSet Service, not applied yet, whose pods are Ready; measurements share the pods."""
         chosen = mode or self.settings.mode
         spec = ServiceSpec(name=f"{SERVICE_NAME}-{chosen}", endpoints=endpoints, mode=chosen)
         service = DaemonSetService(spec, self.cluster.endpoint)

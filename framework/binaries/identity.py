@@ -6,6 +6,7 @@ import errno
 import hashlib
 import mmap
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,8 +42,8 @@ def toolchain_of(path: Path) -> str:
         return image[text_start : text_start + header[-1]].decode(errors="replace")
 
 
-def version_output(path: Path) -> str:
-    """Both outputs of ``path --version``; empty when it can't be run.
+def version_output(path: Path, arguments: Sequence[str] = ("--version",)) -> str:
+    """Both outputs of ``path`` with ``arguments``; empty when it can't be run.
 
     A file that was written a moment ago may still be open for writing in a child that another thread has
     forked and that did not reach its exec yet; the kernel then says "text file busy", and it is asked again.
@@ -50,7 +51,7 @@ def version_output(path: Path) -> str:
 
     def attempt() -> Completed | None:
         try:
-            return run([path, "--version"], timeout_s=VERSION_TIMEOUT_S, check=False)
+            return run([path, *arguments], timeout_s=VERSION_TIMEOUT_S, check=False)
         except OSError as error:
             if error.errno == errno.ETXTBSY:
                 return None

@@ -48,11 +48,15 @@ class GoPin(Spec, frozen=True, kw_only=True):
 
 
 class Supplier(Spec, frozen=True, kw_only=True):
-    """A project that releases executables. ``version_output`` stands in what ``--version`` prints."""
+    """A project that releases executables.
+
+    Run with ``version_arguments``, an executable prints ``version_output`` among other things.
+    """
 
     download: DownloadPin
     go: GoPin
     version_output: str
+    version_arguments: tuple[str, ...] = ("--version",)
 
 
 class BinaryPin(Spec, frozen=True, kw_only=True):
@@ -104,6 +108,10 @@ class Pins(Spec, frozen=True, kw_only=True):
 
     def supplier_of(self, name: str) -> Supplier:
         return self.suppliers[self.pin(name).supplier]
+
+    def version_arguments(self, name: str) -> tuple[str, ...]:
+        """What makes the executable print its version."""
+        return self.supplier_of(name).version_arguments
 
     def request(self, name: str, version: str | None = None) -> Request:
         """``name`` at ``version``, or at its one pin.

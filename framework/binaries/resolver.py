@@ -82,6 +82,10 @@ class Binaries:
         versions = self.pins.pin("kube-proxy").versions
         return tuple(sorted(versions, key=lambda version: tuple(map(int, version.split(".")))))
 
+    def default_kube_proxies(self) -> tuple[str, ...]:
+        """The exact versions that are measured unless others are asked for."""
+        return self.pins.pin("kube-proxy").default_versions
+
     def check_skew(self, kube_proxy: str) -> None:
         """Raises SkewError when ``kube_proxy`` does not go with the control plane."""
         check_skew(kube_apiserver=self.control_plane_version(), kube_proxy=kube_proxy)
@@ -144,7 +148,7 @@ class Binaries:
         return None
 
     def _explicit_binary(self, request: Request, path: Path, variable: str) -> Binary:
-        output = version_output(path)
+        output = version_output(path, self.pins.version_arguments(request.name))
         if not self._reports(request, output):
             raise ExplicitPathError(
                 f"{path} is not {request}; it says {output.strip()[:200]!r}",
@@ -247,7 +251,7 @@ class _Fetch:
 
     def _finish(self, staged: Path, source: Literal["download", "go-build"], url: str) -> Binary:
         staged.chmod(0o755)
-        output = version_output(staged)
+        output = version_output(staged, self._binaries.pins.version_arguments(self.request.name))
         if not self._binaries._reports(self.request, output):
             staged.unlink()
             raise WrongVersionError(

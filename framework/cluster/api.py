@@ -125,7 +125,7 @@ class Bulk:
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type((_BusyError, aiohttp.ClientError, asyncio.TimeoutError)),
             stop=tenacity.stop_after_attempt(ATTEMPTS_MAX),
-            wait=tenacity.wait_exponential_jitter(initial=0.1, max=5.0),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5.0),
             reraise=True,
         )
         try:

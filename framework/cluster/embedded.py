@@ -34,9 +34,11 @@ from framework.cluster.api import ApiEndpoint
 from framework.cluster.lease_budget import LeaseBudget
 from framework.errors import KilonodeError
 from framework.ledger import Cgroup, Folder, Ledger, Link, Netns, machine_lock
+from framework.wait import wait_until
 
 KWOKCTL_TIMEOUT_S: Final = 180.0
 READY_TIMEOUT_S: Final = 60.0
+READY_INTERVAL_S: Final = 0.2
 API_PORT: Final = 6443
 BRIDGE_HOST: Final = 1
 """Last octet of the bridge's address, which is kube-apiserver's for real nodes and for the host."""
@@ -189,10 +191,19 @@ class EmbeddedCluster:
         )
 
     def _wait_ready(self) -> None:
-        kubectl = self.binaries["kubectl"].path
-        process.run(
-            [kubectl, "--kubeconfig", self.kubeconfig, "get", "--raw", "/readyz"],
+        argv: list[str | Path] = [self.binaries["kubectl"].path, "--kubeconfig", self.kubeconfig, "get", "--raw", "/readyz"]
+        answers: list[process.Completed] = []
+
+        def ready() -> bool | None:
+            answers[:] = [process.run(argv, check=False)]
+            return True if answers[0].exit_code == 0 else None
+
+        wait_until(
+            ready,
+            what="the API server ready",
             timeout_s=READY_TIMEOUT_S,
+            interval_s=READY_INTERVAL_S,
+            describe=lambda: answers[0].stderr.decode(errors="replace"),
             remedy=f"read the components' logs in {self.logs}",
         )
 

@@ -1,0 +1,327 @@
+"""The pytest face: options, fixtures, skips with a remedy, and the table at the end. Thin on purpose.
+
+``lab`` lives for the session; ``fleet``, ``real_node`` and ``daemonset_service`` are what scenarios use. A
+requirement that this machine lacks is a skip that names the remedy, and a failure with --strict-env. A
+measurement that no test checked fails its test: measuring and asserting nothing is a defect.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import sys
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import pytest
+from rich.console import Console
+
+from framework.binaries import Binaries, show_progress
+from framework.errors import BadInputError, MissingRequirementError
+from framework.lab import Lab, LabSettings
+from framework.measurement import RealNode
+from framework.outcome import RunResult
+from framework.preflight import require_machine
+from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
+from framework.spec import RealNodeSpec, require_count, require_version
+from framework.units import parse_bytes, parse_count
+from framework.workload import DaemonSetService
+
+DEFAULT_MAX_NODES: Final = "10k"
+CI_COLUMNS: Final = 80
+
+
+@dataclass
+class _State:
+    """What the plugin collects over a session."""
+
+    settings: LabSettings
+    kube_proxies: tuple[str, ...]
+    runs: Path
+    strict: bool
+    lab: Lab | None = None
+    results: list[RunResult] = field(default_factory=list)
+    skipped: list[Row] = field(default_factory=list)
+
+
+_STATE: Final = pytest.StashKey[_State]()
+_TERMINAL: Final = pytest.StashKey[TextIO]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, Any, Any]:
+    """Keep a way to the real standard output, before pytest starts to capture it."""
+    early_config.stash[_TERMINAL] = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    return (yield)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    terminal = config.stash.get(_TERMINAL, None)
+    if terminal is not None:
+        terminal.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kilonode", "kilonode: real Kubernetes nodes at scale")
+    group.addoption(
+        "--max-nodes",
+        default=DEFAULT_MAX_NODES,
+        metavar="N",
+        help="largest fleet of fake nodes, such as 1k or 10_000; larger scenarios are skipped (default 10k)",
+    )
+    group.addoption(
+        "--cluster",
+        default="embedded",
+        choices=["embedded"],
+        help="control plane: embedded starts one with kwokctl's binary runtime (default)",
+    )
+    group.addoption(
+        "--kube-proxy",
+        action="append",
+        metavar="VERSION",
+        help="exact kube-proxy version to measure, may be given again (default: the pinned ones)",
+    )
+    group.addoption(
+        "--endpoint-mode",
+        default="native",
+        choices=["native", "endpointslices"],
+        help="native: real DaemonSet and controllers (default); endpointslices: slices written directly",
+    )
+    group.addoption(
+        "--keep",
+        action="store_true",
+        help="leave the cluster in place for a look; `kilonode clean` removes it",
+    )
+    group.addoption(
+        "--runs-dir", default="runs", metavar="DIR", help="where run folders are written (default runs)"
+    )
+    group.addoption(
+        "--strict-env",
+        action="store_true",
+        help="fail instead of skip where this machine lacks something; for nightly jobs",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        config.stash[_STATE] = _read_options(config)
+    except BadInputError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _read_options(config: pytest.Config) -> _State:
+    max_nodes = parse_count(config.getoption("--max-nodes"), where="--max-nodes")
+    versions = config.getoption("--kube-proxy")
+    binaries = Binaries()
+    chosen = tuple(require_version(version, where="--kube-proxy") for version in versions or ())
+    for version in chosen:
+        binaries.check_skew(version)
+    return _State(
+        settings=LabSettings(
+            max_nodes=require_count(max_nodes, where="--max-nodes"),
+            cluster=config.getoption("--cluster"),
+            mode=config.getoption("--endpoint-mode"),
+            keep=config.getoption("--keep"),
+        ),
+        kube_proxies=chosen or binaries.default_kube_proxies(),
+        runs=Path(config.getoption("--runs-dir")),
+        strict=config.getoption("--strict-env"),
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``kube_proxy`` is every asked version, after the test's own parameters, unless it is one of them."""
+    own = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark)}
+    if "kube_proxy" in metafunc.fixturenames and "kube_proxy" not in own:
+        versions = metafunc.config.stash[_STATE].kube_proxies
+        metafunc.parametrize("kube_proxy", versions, ids=[f"kube_proxy-{version}" for version in versions])
+
+
+def _names(mark: pytest.Mark) -> list[str]:
+    names = mark.args[0] if mark.args else mark.kwargs["argnames"]
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    return (yield from _skipping(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    return (yield from _skipping(item))
+
+
+def _skipping(item: pytest.Item) -> Generator[None, Any, Any]:
+    state = item.config.stash[_STATE]
+    try:
+        return (yield)
+    except MissingRequirementError as error:
+        if state.strict:
+            pytest.fail(f"--strict-env: {error}", pytrace=False)
+        _note_skip(item, state, str(error))
+        pytest.skip(str(error))
+
+
+def _note_skip(item: pytest.Item, state: _State, reason: str) -> None:
+    callspec = getattr(item, "callspec", None)
+    params = callspec.params if callspec is not None else {}
+    if "kube_proxy" in params:
+        state.skipped.append(
+            Row(
+                endpoints=params.get("endpoints"),
+                kube_proxy=params["kube_proxy"],
+                limit_bytes=None,
+                verdict="skipped",
+                reasons=(reason,),
+            )
+        )
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
+    """The session's shared control plane and fleet; removed at its end."""
+    if hasattr(pytestconfig, "workerinput"):
+        pytest.fail("kilonode doesn't measure under xdist: workers would share the machine", pytrace=False)
+    require_machine()
+    state = pytestconfig.stash[_STATE]
+    console = _console(pytestconfig)
+    binaries = Binaries()
+    wanted = [*binaries.defaults(), *(binaries.request("kube-proxy", v) for v in state.kube_proxies)]
+    with show_progress(console) as progress:
+        binaries.ensure_all(list(dict.fromkeys(wanted)), progress=progress)
+    run_folder = RunFolder.create(state.runs, command=["pytest", *sys.argv[1:]])
+    state.lab = Lab(state.settings, binaries=binaries, run_folder=run_folder, reporter=PhaseDisplay(console))
+    try:
+        yield state.lab
+    finally:
+        left = state.lab.close()
+        run_folder.end()
+    if left:
+        pytest.fail(f"left behind: {'; '.join(left)}; run `kilonode clean`", pytrace=False)
+
+
+@dataclass(frozen=True)
+class FleetFixture:
+    """The session's fake nodes, as scenarios see them."""
+
+    lab: Lab
+
+    @property
+    def size(self) -> int:
+        return self.lab.fleet.size
+
+    def grow_to(self, nodes: int) -> None:
+        """Have at least ``nodes`` fake nodes, Ready, with leases."""
+        self.lab.grow_fleet(nodes)
+
+
+@pytest.fixture
+def fleet(lab: Lab, _live_view: None) -> FleetFixture:
+    """Fake nodes; they stay for the session."""
+    return FleetFixture(lab)
+
+
+@pytest.fixture
+def daemonset_service(lab: Lab, _live_view: None) -> Iterator[Callable[..., DaemonSetService]]:
+    """``daemonset_service(endpoints=N, mode=None)``: a Service with an endpoint on N nodes.
+
+    Its pods are Ready when it is returned. ``node.program(service)`` creates the Service itself; after the
+    test it is withdrawn and the pods stay for the next test.
+    """
+    made: list[DaemonSetService] = []
+
+    def make(**wanted: Any) -> DaemonSetService:
+        made.append(lab.service(**wanted))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.withdraw()
+
+
+@pytest.fixture
+def real_node(
+    request: pytest.FixtureRequest, lab: Lab, _live_view: None
+) -> Iterator[Callable[..., RealNode]]:
+    """``real_node(memory="2GiB", kube_proxy="1.35.0", ballast="0", kube_proxy_config={})``: a fresh node.
+
+    Ready through its own kubelet, kube-proxy in sync with an idle cluster. Removed after the test.
+    """
+    state = request.config.stash[_STATE]
+    nodes: list[RealNode] = []
+    repro = f"pytest {shlex.quote(request.node.nodeid)} --max-nodes {state.settings.max_nodes}"
+
+    def make(
+        *, memory: str, kube_proxy: str, ballast: str = "0", kube_proxy_config: dict[str, Any] | None = None
+    ) -> RealNode:
+        spec = RealNodeSpec(
+            memory_bytes=parse_bytes(memory),
+            kube_proxy=require_version(kube_proxy, where="kube_proxy"),
+            kube_proxy_config=kube_proxy_config or {},
+            ballast_bytes=parse_bytes(ballast, where="ballast"),
+        )
+        nodes.append(RealNode.start(lab, spec, test_id=request.node.nodeid, repro=repro))
+        return nodes[-1]
+
+    yield make
+    _finish(nodes, state, request.node)
+
+
+def _finish(nodes: list[RealNode], state: _State, item: pytest.Item) -> None:
+    measurements = [node.measurement for node in nodes if node.measurement is not None]
+    for node in nodes:
+        node.stop()
+    for measurement in measurements:
+        state.results.append(measurement.result)
+        item.user_properties += _properties(measurement.result)
+    if any(not measurement.checked for measurement in measurements):
+        pytest.fail("measured, but nothing was asserted: call measurement.expect(...)", pytrace=False)
+
+
+def _properties(result: RunResult) -> list[tuple[str, object]]:
+    outcome = result.outcome
+    if outcome is None:
+        return []
+    peak = outcome.nft_bytes_peak
+    return [
+        ("outcome", outcome.programming),
+        ("verdict", result.verdict.result if result.verdict else "unchecked"),
+        ("nft_bytes_peak", peak.value if peak else None),
+        ("charged_bytes_peak", outcome.charged_bytes_peak.value),
+        ("sync_s", outcome.sync_s),
+    ]
+
+
+@pytest.fixture
+def _live_view(lab: Lab, pytestconfig: pytest.Config) -> Iterator[None]:
+    with PhaseDisplay(_console(pytestconfig)) as display:
+        lab.reporter = display
+        yield
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    state = config.stash[_STATE]
+    if state.lab is None or not (state.results or state.skipped):
+        return
+    terminal = _console(config)
+    text = io.StringIO()
+    console = Console(
+        file=text,
+        width=terminal.width,
+        force_terminal=terminal.is_terminal,
+        color_system=terminal.color_system if terminal.is_terminal else None,  # type: ignore[arg-type]
+    )
+    console.print(ResultsTable(state.results, state.lab.run_folder.path, state.skipped))
+    terminalreporter.section("endpoints x kube-proxy")
+    terminalreporter.write(text.getvalue())
+
+
+def _console(config: pytest.Config) -> Console:
+    """The real terminal, which pytest's capture does not swallow."""
+    file = config.stash.get(_TERMINAL, sys.stderr)
+    return Console(file=file, width=None if file.isatty() else CI_COLUMNS)
