@@ -35,9 +35,10 @@ TABLES_MAX: Final = 16
 _RECORD_BYTES_MAX: Final = 8192
 
 _OOM_KILL: Final = re.compile(
-    r"oom-kill:constraint=(?P<constraint>\w*)(?:.*?,oom_memcg=(?P<cgroup>.*?))?"
-    r"(?:.*?,task_memcg=(?P<victim_cgroup>.*?))?,task=(?P<task>.*),pid=(?P<pid>\d+)"
+    r"oom-kill:constraint=(?P<constraint>\w*)(?P<where>,.*)?,task=.*,pid=(?P<pid>\d+)", re.ASCII
 )
+_FULL_CGROUP: Final = re.compile(r",oom_memcg=(.*?)(?:,task_memcg=|$)")
+_VICTIM_CGROUP: Final = re.compile(r",task_memcg=(.*)")
 _KILLED: Final = re.compile(r"Killed process (?P<pid>\d+) \((?P<comm>.*)\),? (?P<figures>.*)")
 _FIGURE: Final = re.compile(r"([A-Za-z_-]+):(-?\d+)")
 _TABLE_HEADER: Final = re.compile(r"\[ *pid *\] +(?P<columns>uid +tgid +total_vm .*name)\s*$")
@@ -123,10 +124,12 @@ class OomParser:
     def _add_cause(self, found: re.Match[str]) -> None:
         pid = int(found["pid"])
         table: dict[int, OomCandidate] = next((t for t in reversed(self._tables) if pid in t), {})
+        where = found["where"] or ""
+        full, victim = _FULL_CGROUP.search(where), _VICTIM_CGROUP.search(where)
         self._last_cause = self._causes[pid] = _Cause(
             constraint=found["constraint"],
-            cgroup=found["cgroup"] or "/",
-            victim_cgroup=found["victim_cgroup"] or "",
+            cgroup=full[1] if full else "/",
+            victim_cgroup=victim[1] if victim else "",
             candidates=tuple(table.values()),
         )
 

@@ -31,7 +31,6 @@ LIST_TIMEOUT_S: Final = 300.0
 KUBE_PROXY_TABLE: Final = "kube-proxy"
 _READ_BYTES: Final = 1 << 18
 _PIECE: Final = re.compile(r"[^,\n]*[,\n]")
-_QUOTED: Final = re.compile(r'"[^"]*"?')
 _TABLE: Final = re.compile(r"table (?P<family>\w+) (?P<name>\S+) \{")
 _BLOCK: Final = re.compile(r"\t(?P<kind>chain|set|map|flowtable|counter|quota|limit) (?P<name>\S+) \{")
 _NO_RULE: Final = re.compile(r"\t\t(?:type \w+ hook |comment\b|policy )")
@@ -57,6 +56,7 @@ class RulesetCounter:
         self._in_service = False
         self._line_begins = True
         self._in_braces = False
+        self._in_quotes = False
 
     def feed(self, text: str) -> None:
         """Take the next piece of the listing."""
@@ -81,6 +81,8 @@ class RulesetCounter:
 
     def _take(self, piece: str) -> None:
         line_begins, self._line_begins = self._line_begins, piece.endswith("\n")
+        if line_begins:
+            self._in_quotes = False
         piece = piece[:-1]
         if line_begins and not self._in_braces and self._take_bracket(piece):
             return
@@ -119,12 +121,21 @@ class RulesetCounter:
 
     def _count_elements(self, piece: str) -> None:
         """An element is what stands between two commas, or a comma and a brace, inside braces."""
-        bare = _QUOTED.sub("", piece)
+        bare = self._outside_quotes(piece)
         if "{" in bare:
             self._in_braces = True
         self._elements += self._in_braces
         if "}" in bare:
             self._in_braces = False
+
+    def _outside_quotes(self, piece: str) -> str:
+        """``piece`` without comments, which may hold anything and go on after a comma."""
+        if '"' not in piece:
+            return "" if self._in_quotes else piece
+        parts = piece.split('"')
+        outside = parts[self._in_quotes :: 2]
+        self._in_quotes ^= len(parts) % 2 == 0
+        return " ".join(outside)
 
 
 def read_ruleset(
