@@ -235,13 +235,17 @@ class KernelLog:
         """The records that wait; each read(2) gives exactly one."""
         while True:
             try:
-                yield os.read(self._fd, _RECORD_BYTES_MAX).decode(errors="replace")
+                record = os.read(self._fd, _RECORD_BYTES_MAX)
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno != errno.EPIPE:
                     raise
                 self.overruns += 1
+            else:
+                if not record:
+                    return
+                yield record.decode(errors="replace")
 
 
 def _concerns(kill: OomKill, cgroup: str) -> bool:

@@ -96,7 +96,7 @@ def test_the_peak_is_what_wait4_tells_the_parent(
     assert recorded.pid == process.pid
     assert abs(recorded.memory_bytes_peak - usage.ru_maxrss * KIB) <= SLACK_BYTES
     assert recorded.cpu_user_s + recorded.cpu_system_s == pytest.approx(
-        usage.ru_utime + usage.ru_stime, abs=0.02
+        usage.ru_utime + usage.ru_stime, abs=0.15
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -160,3 +161,25 @@ def test_polling_tells_a_reused_pid_apart(tmp_path: Path, node: MemoryCgroup) ->
 def test_a_kernel_log_that_may_not_be_read_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(MissingRequirementError, match="dmesg_restrict"):
         KernelLog(0.0, path=str(tmp_path / "none"))
+
+
+def test_an_overwritten_kernel_log_is_counted_and_read_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([OSError(errno.EPIPE, "overrun"), b"6,1,12,-;hello\n", BlockingIOError()])
+
+    def read(_: int, __: int) -> bytes:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    (tmp_path / "kmsg").touch()
+    log = KernelLog(0.0, path=str(tmp_path / "kmsg"))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "read", read)
+        assert [line.text for line in log.lines] == ["hello"]
+    assert log.overruns == 1
+    log.close()
+    log.close()
+    assert log.kills() == ()
