@@ -166,7 +166,8 @@ def test_a_kernel_log_that_may_not_be_read_names_the_remedy(tmp_path: Path) -> N
 def test_an_overwritten_kernel_log_is_counted_and_read_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter([OSError(errno.EPIPE, "overrun"), b"6,1,12,-;hello\n", BlockingIOError()])
+    waiting: list[bytes | OSError] = [OSError(errno.EPIPE, ""), b"6,1,12,-;hello\n", BlockingIOError()]
+    answers = iter(waiting)
 
     def read(_: int, __: int) -> bytes:
         answer = next(answers)
