@@ -21,6 +21,7 @@ from framework.observe.kube_proxy import (
 )
 from framework.outcome import ProxySync
 
+RECORDED = Path(__file__).parent / "recorded" / "kube_proxy"
 ZERO = datetime(2026, 11, 23, 8, 20, tzinfo=UTC)
 HEAD = "I1123 08:20:{second:06.3f}000    4242 proxier.go:1138] "
 
@@ -74,6 +75,19 @@ def test_families_interleave() -> None:
     assert four.elapsed_s == pytest.approx(1.4)
     assert four.started_at_s == pytest.approx(1.0)
     assert (four.error, four.retry_after_s) == (None, None)
+
+
+@pytest.mark.parametrize("version", ["1.35.0", "1.37.2"])
+def test_a_recorded_start_and_a_service_of_a_thousand_endpoints(version: str) -> None:
+    recorded = syncs((RECORDED / f"{version}.log").read_text())
+    assert [(sync.family, sync.full, sync.services, sync.endpoints) for sync in recorded] == [
+        ("IPv4", True, 1, 1),
+        ("IPv6", True, 0, 0),
+        ("IPv4", False, 2, 1),
+        ("IPv4", False, 2, 1001),
+    ]
+    assert all(sync.error is None and sync.ended_at_s is not None for sync in recorded)
+    assert all(0.01 < (sync.elapsed_s or 0) < 1 for sync in recorded)
 
 
 def test_a_killed_nft() -> None:
