@@ -31,6 +31,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +60,7 @@ from framework.units import KIB
 
 EXITS_MAX: Final = 500_000
 """Exits kept at most; one that comes later is counted as lost."""
+SWITCH_INTERVAL_S: Final = 0.0001
 _DATAGRAM_BYTES_MAX: Final = 65536
 _log = get_logger(__name__)
 
@@ -193,6 +195,7 @@ class ExitRecorder(Recorder):
         self._book = ExitBook(ProcReader())
         self._lock = threading.Lock()
         self._closed = False
+        self._switch_interval_before_s: float | None = None
         self._overruns = 0
         self.events_lost = 0
         """Overruns of the fork and exec events: they cost command lines, not exit records."""
@@ -249,6 +252,8 @@ class ExitRecorder(Recorder):
         self.events_lost += 1
 
     def __enter__(self) -> Self:
+        self._switch_interval_before_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._follower.start()
         return self
 
@@ -258,7 +263,10 @@ class ExitRecorder(Recorder):
         self.close()
 
     def close(self) -> None:
-        """Stop recording; what was recorded stays readable."""
+        """Stop recording; what was recorded stays readable. May be repeated."""
+        if self._switch_interval_before_s is not None:
+            sys.setswitchinterval(self._switch_interval_before_s)
+            self._switch_interval_before_s = None
         try:
             self._follower.stop()
             self._drain()

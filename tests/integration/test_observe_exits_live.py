@@ -126,6 +126,26 @@ def test_two_hundred_short_processes_are_all_seen(cgroup: MemoryCgroup, recorder
     assert recorder.argv_unknown == 200 - len(known)
 
 
+def test_command_lines_are_read_while_this_process_computes(
+    cgroup: MemoryCgroup, recorder: ExitRecorder
+) -> None:
+    script = "for i in $(seq 50); do sleep 0.01; done"
+    with subprocess.Popen(inside(["sh", "-c", script], cgroup_procs=cgroup.procs_path)) as process:
+        while process.poll() is None:
+            sum(range(1000))
+    slept = [ended for ended in recorder.exits(cgroup) if ended.comm == "sleep"]
+    assert len(slept) == 50
+    assert sum(ended.argv is None for ended in slept) <= 5
+
+
+def test_the_interpreter_is_left_as_it_was(cgroup: MemoryCgroup) -> None:
+    before_s = sys.getswitchinterval()
+    with ExitRecorder(0.0) as recorder:
+        assert sys.getswitchinterval() < before_s
+    recorder.close()
+    assert sys.getswitchinterval() == before_s
+
+
 def test_processes_of_other_cgroups_are_not_kept(cgroup: MemoryCgroup, recorder: ExitRecorder) -> None:
     for _ in range(20):
         subprocess.run(["true"], check=True)
