@@ -23,7 +23,7 @@ from framework.fleet import Fleet
 from framework.ledger import Ledger
 from framework.log import get_logger
 from framework.outcome import Environment
-from framework.realnode import HostNode
+from framework.realnode import CopyPool, HostNode
 from framework.report import PhaseName, Reporter, RunFolder
 from framework.spec import EndpointMode, RealNodeSpec, ServiceSpec, Spec
 from framework.units import MIB
@@ -66,6 +66,7 @@ class Lab:
         self._services: dict[str, DaemonSetService] = {}
         self._nodes: list[HostNode] = []
         self._node_count = 0
+        self._copies: CopyPool
         self._broken: KilonodeError | None = None
 
     @property
@@ -78,6 +79,7 @@ class Lab:
             if failures:
                 log.warning("still left behind: %s", "; ".join(failures))
             self._ledger = Ledger.begin()
+            self._copies = CopyPool(self._ledger.folder / "copies")
         return self._ledger
 
     @property
@@ -142,7 +144,12 @@ class Lab:
         cluster = self.cluster
         self._node_count += 1
         node = HostNode.prepare(
-            spec, f"real-{self._node_count}", cluster=cluster, binaries=self.binaries, ledger=self.ledger
+            spec,
+            f"real-{self._node_count}",
+            cluster=cluster,
+            binaries=self.binaries,
+            ledger=self.ledger,
+            pool=self._copies,
         )
         self._nodes.append(node)
         before_start(node)

@@ -22,6 +22,8 @@ from framework.errors import MissingRequirementError
 CLUSTER_RANGE: Final = ipaddress.ip_network("198.18.0.0/15")
 CLUSTER_PREFIX: Final = 24
 BRIDGE: Final = "nodes0"
+BRIDGE_MAC: Final = "02:00:00:00:00:01"
+"""Locally administered; every cluster has a bridge of its own, so one address serves all."""
 NETNS_ROOT: Final = "/run/netns"
 
 
@@ -58,10 +60,14 @@ def delete_link(name: str) -> None:
 
 
 def add_bridge(netns: str, *, address: str, prefix: int = CLUSTER_PREFIX) -> None:
-    """The node bridge with ``address`` in ``netns``."""
+    """The node bridge with ``address`` in ``netns``.
+
+    Its MAC address is fixed: by itself a bridge takes the lowest of its ports', so that each node that comes
+    or goes could change it, and everybody's ARP entry for the API server would be stale for half a minute.
+    """
     ip_batch(
         [
-            f"link add {BRIDGE} type bridge",
+            f"link add {BRIDGE} address {BRIDGE_MAC} type bridge",
             f"addr add {address}/{prefix} dev {BRIDGE}",
             f"link set {BRIDGE} up",
         ],

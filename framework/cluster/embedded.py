@@ -151,9 +151,9 @@ class EmbeddedCluster:
 
     def signal(self, component: str, signum: signal.Signals) -> None:
         """Send ``signum`` to one component, such as SIGSTOP to pause kwok."""
-        binary = self.binaries[component].path.resolve()
+        program = _COMPONENT_NAMES.get(component, component)
         for pid in self.cgroup.pids():
-            if _executable(pid) == binary:
+            if _program(pid) == program:
                 os.kill(pid, signum)
 
     def keep_logs(self, folder: Path) -> None:
@@ -191,7 +191,14 @@ class EmbeddedCluster:
         )
 
     def _wait_ready(self) -> None:
-        argv: list[str | Path] = [self.binaries["kubectl"].path, "--kubeconfig", self.kubeconfig, "get", "--raw", "/readyz"]
+        argv: list[str | Path] = [
+            self.binaries["kubectl"].path,
+            "--kubeconfig",
+            self.kubeconfig,
+            "get",
+            "--raw",
+            "/readyz",
+        ]
         answers: list[process.Completed] = []
 
         def ready() -> bool | None:
@@ -245,8 +252,9 @@ class EmbeddedCluster:
         return patches[-1]
 
 
-def _executable(pid: int) -> Path | None:
+def _program(pid: int) -> str | None:
+    """The name of a process's executable; None when it is gone."""
     try:
-        return Path(f"/proc/{pid}/exe").readlink()
+        return Path(f"/proc/{pid}/exe").readlink().name
     except OSError:
         return None

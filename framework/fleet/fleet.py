@@ -15,22 +15,35 @@ from typing import Final
 import msgspec
 
 from framework.cluster import ApiEndpoint, Bulk, Call, LeaseBudget, run_bulk
-from framework.errors import KilonodeError
-from framework.fleet.nodes import FAKE_SELECTOR, LEASE_NAMESPACE, lease_body, node_body, node_name
+from framework.fleet.nodes import (
+    FAKE_PREFIX,
+    FAKE_SELECTOR,
+    LEASE_NAMESPACE,
+    lease_body,
+    node_body,
+    node_name,
+)
 from framework.outcome import Record
 from framework.spec import require_count
+from framework.wait import wait_until
 
 NODES_PATH: Final = "/api/v1/nodes"
+LEASES_SEEN_AFTER_S: Final = 0.5
+"""kwok that sees a node before its lease tries to create one, fails, and looks again only after an interval;
+so leases come first, with a little time for kwok's watch."""
+VERIFY_TIMEOUT_S: Final = 120.0
+VERIFY_INTERVAL_S: Final = 0.5
 LEASES_PATH: Final = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
 
 
 class FleetSummary(Record, frozen=True, kw_only=True):
-    """The fake nodes that the API server holds."""
+    """The fake nodes that the API server holds. ``leases_held`` are those that kwok renews by now."""
 
     nodes: int
     ready: int
     distinct_addresses: int
     leases: int
+    leases_held: int
 
 
 class FleetChange(Record, frozen=True, kw_only=True):
@@ -63,8 +76,13 @@ class _Name(msgspec.Struct):
     name: str
 
 
+class _Holder(msgspec.Struct, rename="camel"):
+    holder_identity: str | None = None
+
+
 class _Lease(msgspec.Struct):
     metadata: _Name
+    spec: _Holder
 
 
 class Fleet:
@@ -79,17 +97,22 @@ class Fleet:
     def grow_to(self, nodes: int, on_done: Callable[[int], object] = int) -> FleetChange:
         """Register nodes and leases until there are ``nodes``; nothing to do when there are as many.
 
-        ``on_done`` hears how many nodes there are so far. Raises KilonodeError when the API server does not
-        hold what was asked in the end.
+        ``on_done`` hears how many nodes there are so far. Raises TimeLimitError when the API server does
+        not hold what was asked in the end, or kwok does not renew all leases.
         """
         require_count(nodes, where="nodes")
         if nodes <= self.size:
             return FleetChange(requests=0, elapsed_s=0.0)
         first = self.size
-        change = self._send(self._creations(first, nodes), lambda done: on_done(first + done // 2))
+        leases = self._send(self._leases(first, nodes), lambda done: on_done(first + done // 2))
+        time.sleep(LEASES_SEEN_AFTER_S)
+        half = (nodes - first) // 2
+        created = self._send(self._nodes(first, nodes), lambda done: on_done(first + half + (done + 1) // 2))
         self.size = nodes
         self._verify()
-        return change
+        return FleetChange(
+            requests=leases.requests + created.requests, elapsed_s=leases.elapsed_s + created.elapsed_s
+        )
 
     def shrink_to(self, nodes: int) -> FleetChange:
         """Delete the last nodes and their leases until there are ``nodes``, which may be 0."""
@@ -110,11 +133,15 @@ class Fleet:
         requests: int = run_bulk(lambda bulk: bulk.each(calls, on_done), self._endpoint)
         return FleetChange(requests=requests, elapsed_s=time.monotonic() - start_s)
 
-    def _creations(self, first: int, end: int) -> Iterator[Call]:
+    def _leases(self, first: int, end: int) -> Iterator[Call]:
         for index in range(first, end):
-            now = datetime.now(UTC)
-            yield Call("POST", LEASES_PATH, lease_body(index, lease_s=self._budget.lease_s, now=now))
-            yield Call("POST", NODES_PATH, node_body(index, version=self._kubelet_version, now=now))
+            body = lease_body(index, lease_s=self._budget.lease_s, now=datetime.now(UTC))
+            yield Call("POST", LEASES_PATH, body)
+
+    def _nodes(self, first: int, end: int) -> Iterator[Call]:
+        for index in range(first, end):
+            body = node_body(index, version=self._kubelet_version, now=datetime.now(UTC))
+            yield Call("POST", NODES_PATH, body)
 
     @staticmethod
     def _deletions(first: int, end: int) -> Iterator[Call]:
@@ -123,16 +150,22 @@ class Fleet:
             yield Call("DELETE", f"{LEASES_PATH}/{node_name(index)}")
 
     def _verify(self) -> None:
-        found = self.summary()
-        wanted = FleetSummary(
-            nodes=self.size, ready=self.size, distinct_addresses=self.size, leases=self.size
+        size = self.size
+        wanted = FleetSummary(nodes=size, ready=size, distinct_addresses=size, leases=size, leases_held=size)
+        found: list[FleetSummary] = []
+
+        def complete() -> bool | None:
+            found[:] = [self.summary()]
+            return True if found[0] == wanted else None
+
+        wait_until(
+            complete,
+            what=f"a fleet of {size:,} Ready nodes with leases that kwok renews",
+            timeout_s=VERIFY_TIMEOUT_S,
+            interval_s=VERIFY_INTERVAL_S,
+            describe=lambda: str(found),
+            remedy="look for NotReady fake nodes and at kwok-controller.log",
         )
-        if found != wanted:
-            raise KilonodeError(
-                f"the API server holds {found} instead of {wanted}",
-                where="fleet",
-                remedy="look for NotReady fake nodes and at kwok-controller.log",
-            )
 
 
 async def _summarise(bulk: Bulk) -> FleetSummary:
@@ -147,10 +180,18 @@ async def _summarise(bulk: Bulk) -> FleetSummary:
             for address in node.status.addresses
             if address.type == "InternalIP"
         )
-    leases = 0
+    leases = held = 0
     async for lease_page in bulk.pages(LEASES_PATH, _Lease):
-        leases += sum(lease.metadata.name.startswith("fake-") for lease in lease_page)
-    return FleetSummary(nodes=nodes, ready=ready, distinct_addresses=len(addresses), leases=leases)
+        fakes = [lease for lease in lease_page if lease.metadata.name.startswith(FAKE_PREFIX)]
+        leases += len(fakes)
+        held += sum(lease.spec.holder_identity is not None for lease in fakes)
+    return FleetSummary(
+        nodes=nodes,
+        ready=ready,
+        distinct_addresses=len(addresses),
+        leases=leases,
+        leases_held=held,
+    )
 
 
 def _is_ready(node: _Node) -> bool:

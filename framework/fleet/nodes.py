@@ -27,9 +27,12 @@ _HEALTHY: Final = (
 )
 
 
+FAKE_PREFIX: Final = "fake-"
+
+
 def node_name(index: int) -> str:
     """``fake-000042``: sorts by index up to a million."""
-    return f"fake-{index:06d}"
+    return f"{FAKE_PREFIX}{index:06d}"
 
 
 def node_address(index: int) -> str:

@@ -24,7 +24,7 @@ from framework.ledger import Folder, Ledger, Netns
 from framework.outcome import DaemonRecord, Measure
 from framework.process import Daemon
 from framework.realnode import config
-from framework.realnode.private_copy import copy_privately
+from framework.realnode.private_copy import CopyPool, PrivateCopies
 from framework.spec import RealNodeSpec
 from framework.wait import wait_until
 
@@ -64,24 +64,34 @@ class HostNode:
     cgroup: MemoryCgroup
     endpoint: ApiEndpoint
     binaries: dict[str, Binary]
+    copies: PrivateCopies
     ledger: Ledger
     ledger_mark: int
     daemons: dict[str, Daemon] = field(default_factory=dict)
 
     @classmethod
     def prepare(
-        cls, spec: RealNodeSpec, name: str, *, cluster: EmbeddedCluster, binaries: Binaries, ledger: Ledger
+        cls,
+        spec: RealNodeSpec,
+        name: str,
+        *,
+        cluster: EmbeddedCluster,
+        binaries: Binaries,
+        ledger: Ledger,
+        pool: CopyPool,
     ) -> HostNode:
         """A node with its namespace, cgroup, limit and executables; no process runs yet."""
         found = {program: binaries.system(program) for program in _SYSTEM_PROGRAMS}
         found["kubelet"] = binaries.get("kubelet")
         found["kube-proxy"] = binaries.get("kube-proxy", spec.kube_proxy)
+        folder = ledger.folder / "nodes" / name
         node = cls(
             spec=spec,
             name=name,
+            copies=PrivateCopies(pool, folder),
             address=cluster.next_node_address(),
             netns=f"{cluster.name}-{name}",
-            folder=ledger.folder / "nodes" / name,
+            folder=folder,
             cgroup=memory_cgroup(f"{cluster.name}/{name}"),
             endpoint=cluster.endpoint,
             binaries=found,
@@ -121,6 +131,7 @@ class HostNode:
         for daemon in reversed(self.daemons.values()):
             daemon.stop()
         self.cgroup.remove()
+        self.copies.give_back()
         self._unregister()
         failures = self.ledger.undo(since=self.ledger_mark)
         if failures:
@@ -144,7 +155,7 @@ class HostNode:
         self.folder.mkdir(parents=True, mode=0o700)
         for name in ("containerd", "kubelet", "logs", "cni/net.d", "cni/bin"):
             (self.folder / name).mkdir(parents=True)
-        copy_privately([(name, binary.path) for name, binary in self.binaries.items()], self.folder)
+        self.copies.take([(name, binary.path) for name, binary in self.binaries.items()])
         network.add_netns(self.netns)
         network.connect_node(
             cluster.netns,
@@ -218,13 +229,13 @@ class HostNode:
     def _start_daemon(self, name: str, *arguments: str) -> Daemon:
         daemon = Daemon.start(
             name,
-            [self.folder / "bin" / name, *arguments],
+            [self.copies.bin / name, *arguments],
             log_path=self.folder / "logs" / f"{name}.log",
             cgroup_procs=self.cgroup.procs_path,
             netns=self.netns,
             env={
-                "PATH": f"{self.folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
-                "LD_LIBRARY_PATH": str(self.folder / "lib"),
+                "PATH": f"{self.copies.bin}:/usr/sbin:/usr/bin:/sbin:/bin",
+                "LD_LIBRARY_PATH": str(self.copies.lib),
             },
         )
         self.daemons[name] = daemon

@@ -1,9 +1,13 @@
 """Private copies of a node's executables, so that their text is charged to the node.
 
 A page of a file is charged to the cgroup that reads it first. On a machine that runs many nodes the pages of
-kubelet, containerd and nft are already there and a node would look cheaper than it is. So each node gets its
-own files (with the shared libraries that they need, found by ldd), written to disk and dropped from the page
-cache: the node's first exec reads, and pays for, every page.
+kubelet, containerd and nft are already there and a node would look cheaper than it is. So each node gets
+files of its own (with the shared libraries that they need, found by ldd), flushed to disk and dropped from
+the page cache: the node's first exec reads, and pays for, every page.
+
+Writing 300 MB for each node would cost seconds and fill the disk's queue in the middle of a run. So copies
+are kept for the session and handed on from a node that ended to the next, dropped from the page cache anew;
+nodes that live at the same time never share one.
 """
 
 from __future__ import annotations
@@ -20,16 +24,63 @@ from framework import process
 _LIBRARY: Final = re.compile(r"=> (/\S+) \(0x")
 
 
-def copy_privately(executables: Sequence[tuple[str, Path]], folder: Path) -> None:
-    """Copy ``(name, path)`` pairs to ``folder``/bin and their shared libraries to ``folder``/lib."""
-    (folder / "bin").mkdir(parents=True)
-    (folder / "lib").mkdir()
-    libraries: set[Path] = set()
-    for name, source in executables:
-        copy_evicted(source, folder / "bin" / name)
-        libraries |= shared_libraries(source)
-    for library in sorted(libraries):
-        copy_evicted(library, folder / "lib" / library.name)
+class CopyPool:
+    """Copies below ``folder``; each is used by one node at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._free: dict[Path, list[Path]] = {}
+        self._made = 0
+
+    def take(self, source: Path) -> Path:
+        """A copy of ``source`` of which no page is in the page cache."""
+        free = self._free.setdefault(source, [])
+        copy = free.pop() if free else self._copy(source)
+        _evict(copy)
+        return copy
+
+    def give_back(self, source: Path, copy: Path) -> None:
+        """Let the next node have ``copy``; nobody runs it any more."""
+        self._free.setdefault(source, []).append(copy)
+
+    def _copy(self, source: Path) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._made += 1
+        target = self._folder / f"{self._made:03d}-{source.name}"
+        shutil.copyfile(source, target)
+        target.chmod(0o755)
+        return target
+
+
+class PrivateCopies:
+    """The executables and libraries of one node: links in ``folder``/bin and /lib to copies of a pool."""
+
+    def __init__(self, pool: CopyPool, folder: Path) -> None:
+        self.bin = folder / "bin"
+        self.lib = folder / "lib"
+        self._pool = pool
+        self._taken: list[tuple[Path, Path]] = []
+
+    def take(self, executables: Sequence[tuple[str, Path]]) -> None:
+        """Link ``(name, path)`` pairs and their shared libraries."""
+        self.bin.mkdir(parents=True)
+        self.lib.mkdir()
+        libraries: set[Path] = set()
+        for name, source in executables:
+            self._link(source, self.bin / name)
+            libraries |= shared_libraries(source)
+        for library in sorted(libraries):
+            self._link(library, self.lib / library.name)
+
+    def give_back(self) -> None:
+        """Return every copy to the pool."""
+        while self._taken:
+            self._pool.give_back(*self._taken.pop())
+
+    def _link(self, source: Path, link: Path) -> None:
+        copy = self._pool.take(source)
+        self._taken.append((source, copy))
+        link.symlink_to(copy)
 
 
 def shared_libraries(executable: Path) -> frozenset[Path]:
@@ -38,11 +89,9 @@ def shared_libraries(executable: Path) -> frozenset[Path]:
     return frozenset(Path(path) for path in _LIBRARY.findall(listing.text))
 
 
-def copy_evicted(source: Path, target: Path) -> None:
-    """Copy a file, flush it to disk and drop its pages from the page cache."""
-    shutil.copyfile(source, target)
-    target.chmod(0o755)
-    descriptor = os.open(target, os.O_RDONLY)
+def _evict(path: Path) -> None:
+    """Flush a file to disk and drop its pages from the page cache."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
