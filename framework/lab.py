@@ -108,10 +108,14 @@ class Lab:
         if nodes <= fleet.size:
             return
         guard.require((nodes - fleet.size) * BYTES_PER_FAKE, what=f"a fleet of {nodes:,}")
+
+        def advanced(done: int) -> None:
+            self.reporter.phase_advanced("fleet", done)
+
         self._shared(
             "fleet",
             f"{nodes:,} fake nodes and leases",
-            lambda: fleet.grow_to(nodes, lambda done: self.reporter.phase_advanced("fleet", done)),
+            lambda: fleet.grow_to(nodes, advanced, during_load=self.cluster.controllers_paused),
             total=nodes,
         )
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -61,6 +62,7 @@ _BINARY_OPTIONS: Final = {
     "kwok": "kwokControllerBinary",
     "kubectl": "kubectlBinary",
 }
+CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler", "kwok")
 _COMPONENT_NAMES: Final = {"kwok": "kwok-controller"}
 
 
@@ -155,6 +157,17 @@ class EmbeddedCluster:
         for pid in self.cgroup.pids():
             if _program(pid) == program:
                 os.kill(pid, signum)
+
+    @contextmanager
+    def controllers_paused(self) -> Iterator[None]:
+        """Stop the controllers and kwok while objects are loaded in bulk, and let them go on after it."""
+        for component in CONTROLLERS:
+            self.signal(component, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for component in CONTROLLERS:
+                self.signal(component, signal.SIGCONT)
 
     def keep_logs(self, folder: Path) -> None:
         """Copy the components' logs to ``folder``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Final
 
@@ -94,20 +95,30 @@ class Fleet:
         self._kubelet_version = kubelet_version
         self.size = 0
 
-    def grow_to(self, nodes: int, on_done: Callable[[int], object] = int) -> FleetChange:
+    def grow_to(
+        self,
+        nodes: int,
+        on_done: Callable[[int], object] = int,
+        *,
+        during_load: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> FleetChange:
         """Register nodes and leases until there are ``nodes``; nothing to do when there are as many.
 
-        ``on_done`` hears how many nodes there are so far. Raises TimeLimitError when the API server does
+        ``on_done`` hears how many nodes there are so far; ``during_load`` surrounds the creation, such as
+        to pause controllers. Raises TimeLimitError when the API server does
         not hold what was asked in the end, or kwok does not renew all leases.
         """
         require_count(nodes, where="nodes")
         if nodes <= self.size:
             return FleetChange(requests=0, elapsed_s=0.0)
         first = self.size
-        leases = self._send(self._leases(first, nodes), lambda done: on_done(first + done // 2))
-        time.sleep(LEASES_SEEN_AFTER_S)
         half = (nodes - first) // 2
-        created = self._send(self._nodes(first, nodes), lambda done: on_done(first + half + (done + 1) // 2))
+        with during_load():
+            leases = self._send(self._leases(first, nodes), lambda done: on_done(first + done // 2))
+            time.sleep(LEASES_SEEN_AFTER_S)
+            created = self._send(
+                self._nodes(first, nodes), lambda done: on_done(first + half + (done + 1) // 2)
+            )
         self.size = nodes
         self._verify()
         return FleetChange(
