@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -38,6 +39,9 @@ SOCKET_PATH_BYTES_MAX: Final = 107
 """sun_path of unix(7) less its final zero."""
 _LONGEST_SOCKET: Final = "runs/123456/nodes/real-99/containerd/c.sock.ttrpc"
 _LOCK_TIMEOUT_S: Final = 60.0
+_RUNS_LOCK: Final = "runs"
+"""Held while a run begins and while others are cleaned: a folder without a locked lock looks dead."""
+PROC_SYS: Final = Path("/proc/sys")
 
 
 class Process(msgspec.Struct, frozen=True, tag=True):
@@ -93,7 +97,7 @@ class Sysctl(msgspec.Struct, frozen=True, tag=True):
     value: str
 
     def undo(self) -> None:
-        path = Path("/proc/sys", self.key)
+        path = PROC_SYS / self.key
         if path.read_text().strip() != self.value:
             path.write_text(self.value)
 
@@ -105,9 +109,15 @@ _decoder: Final = msgspec.json.Decoder(Thing)
 
 def mounts_below(folder: str, mounts_text: str) -> tuple[str, ...]:
     """Mount points at or below ``folder`` in /proc/self/mounts, innermost first."""
-    points = (line.split(" ")[1].replace("\\040", " ") for line in mounts_text.splitlines() if line)
-    below = {point for point in points if point == folder or point.startswith(folder.rstrip("/") + "/")}
+    top = folder.rstrip("/")
+    points = (_unescaped(line.split(" ")[1]) for line in mounts_text.splitlines() if line)
+    below = [point for point in points if point == top or point.startswith(f"{top}/")]
     return tuple(sorted(below, key=len, reverse=True))
+
+
+def _unescaped(field: str) -> str:
+    """A field of /proc/mounts, in which the kernel writes space, tab, newline and backslash in octal."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def state_root() -> Path:
@@ -146,11 +156,11 @@ class Ledger:
     @classmethod
     def begin(cls, root: Path | None = None) -> Ledger:
         """A new ledger with a state folder of its own (mode 0700), locked as long as this process lives."""
-        runs = (root or state_root()) / "runs"
-        folder = runs / secrets.token_hex(3)
-        folder.mkdir(parents=True, mode=0o700)
-        lock = filelock.FileLock(folder / "owner.lock", timeout=0)
-        lock.acquire()
+        folder = (root or state_root()) / "runs" / secrets.token_hex(3)
+        lock = filelock.FileLock(folder / "owner.lock", timeout=_LOCK_TIMEOUT_S)
+        with machine_lock(_RUNS_LOCK, root):
+            folder.mkdir(parents=True, mode=0o700)
+            lock.acquire()
         return cls(folder, lock)
 
     @property
@@ -164,30 +174,35 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
 
-    def record_sysctl(self, key: str) -> None:
-        """Remember a sysctl's value; another live run's memory of it is older and so wins."""
-        known = {
-            thing.key: thing
-            for run in other_runs(self.folder)
-            for thing in run.things()
-            if isinstance(thing, Sysctl)
-        }
-        path = Path("/proc/sys", key)
-        if key in known:
-            self.record(known[key])
-        elif path.exists():
-            self.record(Sysctl(key, path.read_text().strip()))
+    def record_sysctl(self, key: str) -> tuple[Sysctl, ...]:
+        """Remember a sysctl's value; what any run (this one too) remembers is older and so wins.
+
+        Gives what was recorded: nothing when this kernel has no such sysctl.
+        """
+        others = (thing for run in all_runs(self.folder.parent) for thing in run.things())
+        path = PROC_SYS / key
+        known = next((thing for thing in others if isinstance(thing, Sysctl) and thing.key == key), None)
+        if known is None and path.exists():
+            known = Sysctl(key, path.read_text().strip())
+        if known is None:
+            return ()
+        self.record(known)
+        return (known,)
 
     def things(self) -> tuple[Thing, ...]:
         """Everything recorded and not undone yet. A last line that was cut short is passed over."""
         return read_things(self._file)
 
-    def undo(self, since: int = 0) -> tuple[str, ...]:
-        """Remove what was recorded from index ``since`` on, newest first; gives what could not be removed."""
-        things = self.things()
-        failures = tuple(filter(None, (self._undo_one(thing) for thing in reversed(things[since:]))))
+    def undo(self, things: Sequence[Thing] | None = None) -> tuple[str, ...]:
+        """Remove ``things`` (everything when None), newest first; gives what could not be removed."""
+        everything = self.things()
+        gone = everything if things is None else things
+        staying = list(everything)
+        for thing in gone:
+            staying.remove(thing)
+        failures = tuple(filter(None, (self._undo_one(thing, staying) for thing in reversed(gone))))
         if not failures:
-            self._rewrite(things[:since])
+            self._rewrite(staying)
         return failures
 
     def finish(self) -> tuple[str, ...]:
@@ -203,8 +218,8 @@ class Ledger:
         (self.folder / "kept").touch()
         self._lock.release()
 
-    def _undo_one(self, thing: Thing) -> str | None:
-        if isinstance(thing, Sysctl) and self._shared(thing):
+    def _undo_one(self, thing: Thing, staying: Sequence[Thing]) -> str | None:
+        if isinstance(thing, Sysctl) and (thing in staying or self._shared(thing)):
             return None
         try:
             thing.undo()
@@ -220,7 +235,7 @@ class Ledger:
             for thing in run.things()
         )
 
-    def _rewrite(self, things: tuple[Thing, ...]) -> None:
+    def _rewrite(self, things: Sequence[Thing]) -> None:
         fresh = self._file.with_suffix(".new")
         fresh.write_bytes(b"".join(_encoder.encode(thing) + b"\n" for thing in things))
         fresh.replace(self._file)
@@ -277,13 +292,14 @@ def clean(root: Path | None = None, *, include_kept: bool) -> tuple[tuple[str, .
     """
     removed: list[str] = []
     failures: list[str] = []
-    for run in all_runs((root or state_root()) / "runs"):
-        if run.state == "alive" or (run.state == "kept" and not include_kept):
-            continue
-        lock = filelock.FileLock(run.folder / "owner.lock", timeout=0)
-        with contextlib.suppress(filelock.Timeout):
-            lock.acquire()
-            left = Ledger(run.folder, lock).finish()
-            failures += left
-            removed += [] if left else [run.run_id]
+    with machine_lock(_RUNS_LOCK, root):
+        for run in all_runs((root or state_root()) / "runs"):
+            if run.state == "alive" or (run.state == "kept" and not include_kept):
+                continue
+            lock = filelock.FileLock(run.folder / "owner.lock", timeout=0)
+            with contextlib.suppress(filelock.Timeout):
+                lock.acquire()
+                left = Ledger(run.folder, lock).finish()
+                failures += left
+                removed += [] if left else [run.run_id]
     return tuple(removed), tuple(failures)

@@ -20,7 +20,7 @@ from framework.binaries import Binaries, Binary
 from framework.cgroup import MemoryCgroup, memory_cgroup
 from framework.cluster import ApiEndpoint, EmbeddedCluster
 from framework.errors import KilonodeError
-from framework.ledger import Folder, Ledger, Netns
+from framework.ledger import Folder, Ledger, Netns, Thing
 from framework.outcome import DaemonRecord, Measure
 from framework.process import Daemon
 from framework.realnode import config
@@ -66,7 +66,7 @@ class HostNode:
     binaries: dict[str, Binary]
     copies: PrivateCopies
     ledger: Ledger
-    ledger_mark: int
+    things: list[Thing] = field(default_factory=list)
     daemons: dict[str, Daemon] = field(default_factory=dict)
 
     @classmethod
@@ -96,7 +96,6 @@ class HostNode:
             endpoint=cluster.endpoint,
             binaries=found,
             ledger=ledger,
-            ledger_mark=len(ledger.things()),
         )
         node._create(cluster)
         return node
@@ -133,7 +132,8 @@ class HostNode:
         self.cgroup.remove()
         self.copies.give_back()
         self._unregister()
-        failures = self.ledger.undo(since=self.ledger_mark)
+        failures = self.ledger.undo(self.things)
+        self.things.clear()
         if failures:
             raise KilonodeError(
                 f"the node left something behind: {'; '.join(failures)}",
@@ -147,11 +147,15 @@ class HostNode:
         for source in (*self.folder.glob("logs/*"), *self.folder.glob("*.yaml"), *self.folder.glob("*.toml")):
             shutil.copy2(source, folder / source.name)
 
+    def _record(self, thing: Thing) -> None:
+        self.ledger.record(thing)
+        self.things.append(thing)
+
     def _create(self, cluster: EmbeddedCluster) -> None:
-        self.ledger.record(Folder(str(self.folder)))
-        self.ledger.record(Netns(self.netns))
+        self._record(Folder(str(self.folder)))
+        self._record(Netns(self.netns))
         for key in HOST_SYSCTLS:
-            self.ledger.record_sysctl(key)
+            self.things += self.ledger.record_sysctl(key)
         self.folder.mkdir(parents=True, mode=0o700)
         for name in ("containerd", "kubelet", "logs", "cni/net.d", "cni/bin"):
             (self.folder / name).mkdir(parents=True)
