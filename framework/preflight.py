@@ -1,13 +1,20 @@
-"""What this machine must have before anything is created."""
+"""What this machine must have before anything is created, and how it gets it.
+
+``require_machine`` only looks; ``install_packages`` is for ``kilonode setup``, which a user starts knowingly.
+Package lists are refreshed only when an installation fails without that: it is the slow part, and a machine
+that was set up before needs no network at all.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from typing import Final
 
 from framework.cgroup import detect_mode
 from framework.errors import MissingRequirementError
+from framework.process import Completed, run
 
 PACKAGES: Final = {
     "nft": "nftables",
@@ -17,6 +24,9 @@ PACKAGES: Final = {
     "nsenter": "util-linux",
 }
 """Debian package by program."""
+APT_TIMEOUT_S: Final = 900.0
+APT_LOCK_TIMEOUT_S: Final = 120
+"""How long apt-get waits for another package manager, such as unattended-upgrades."""
 
 
 def require_machine() -> None:
@@ -26,15 +36,54 @@ def require_machine() -> None:
             "real nodes need root, for network namespaces, cgroups and exit accounting",
             remedy="run as root (sudo -E), or select the tests that need none with `pytest tests/unit`",
         )
+    require_programs()
+    detect_mode()
+
+
+def require_programs() -> None:
+    """Raises MissingRequirementError that names the programs that are not on PATH, and their packages."""
     missing = missing_packages()
     if missing:
         raise MissingRequirementError(
             f"programs are missing: {', '.join(p for p, package in PACKAGES.items() if package in missing)}",
-            remedy=f"apt-get install {' '.join(missing)}",
+            where="PATH",
+            remedy=f"apt-get install {' '.join(missing)}; what is installed must be on PATH, "
+            "/usr/sbin included",
         )
-    detect_mode()
 
 
 def missing_packages() -> tuple[str, ...]:
     """The Debian packages whose program is not on PATH."""
     return tuple(package for program, package in PACKAGES.items() if shutil.which(program) is None)
+
+
+def can_install() -> bool:
+    """Whether this process may install Debian packages."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def install_packages(packages: Sequence[str]) -> None:
+    """Install Debian packages, without recommended ones and without a question.
+
+    Raises CommandError or TimeLimitError with apt-get's own words when that fails.
+    """
+    if _apt_get("install", "--no-install-recommends", *packages, check=False).exit_code != 0:
+        _apt_get("update")
+        _apt_get("install", "--no-install-recommends", *packages)
+
+
+def _apt_get(command: str, *arguments: str, check: bool = True) -> Completed:
+    return run(
+        [
+            "apt-get",
+            "--yes",
+            "--quiet",
+            f"--option=DPkg::Lock::Timeout={APT_LOCK_TIMEOUT_S}",
+            command,
+            *arguments,
+        ],
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+        timeout_s=APT_TIMEOUT_S,
+        check=check,
+        remedy="see that the sources of apt are right and reachable (apt-get update)",
+    )

@@ -1,0 +1,52 @@
+# The short ways in. Each makes .venv with tox in it if need be; tox does the rest, see tox.ini.
+# ARGS goes to the tool: make scenario ARGS="--max-nodes 1k"
+
+PYTHON ?= python3
+ARGS ?=
+tox := .venv/bin/tox
+python_min := 3.11
+
+.DEFAULT_GOAL := help
+.PHONY: help test scenario lint typecheck clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: $(tox) ## run all tests of kilonode itself
+	@$(tox) run -e unit,integration -- $(ARGS)
+
+scenario: $(tox) ## measure real nodes, such as: make scenario ARGS="--max-nodes 1k"
+	@$(tox) run -e scenario -- $(ARGS)
+
+lint: $(tox) ## check style and the direction of imports
+	@$(tox) run -e lint -- $(ARGS)
+
+typecheck: $(tox) ## check types
+	@$(tox) run -e typecheck -- $(ARGS)
+
+clean: $(tox) ## remove what earlier runs left on this machine, kept clusters too
+	@$(tox) run -e clean
+
+$(tox): .venv/bin/pip
+	@echo "installing tox into .venv"
+	@.venv/bin/pip install --quiet --disable-pip-version-check 'tox>=4.24'
+	@touch $@
+
+# Not phony and without an age: an existing .venv is used as it is, whoever made it.
+.venv/bin/pip:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: there is no $(PYTHON). Remedy: install Python $(python_min) or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 3; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < tuple(map(int, "$(python_min)".split("."))))' || { \
+	  echo "error: $$($(PYTHON) --version) is too old. Remedy: install Python $(python_min) or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 3; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory python3-venv
+	@echo "making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+
+.PHONY: python3-venv
+python3-venv:
+	@test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { \
+	  echo "error: $(PYTHON) has no venv module. Remedy: sudo apt-get install python3-venv" >&2; exit 3; }
+	@echo "installing the Debian package python3-venv"
+	@export DEBIAN_FRONTEND=noninteractive; \
+	  install="apt-get install --yes --no-install-recommends python3-venv"; \
+	  $$install >/dev/null 2>&1 || { apt-get update >/dev/null && $$install >/dev/null; }

@@ -1,0 +1,247 @@
+"""The few commands that are not a test run: what is here, get it, look at results, clean up.
+
+A measurement is a pytest run (``pytest -k scenario``). An error that the user can mend is one line with its
+remedy and an exit status that a script can tell apart: 2 for a refused value, 3 for what this machine lacks,
+1 for anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from framework import ledger, preflight
+from framework.binaries import Binaries, Binary, ExplicitPathError, Request, show_progress
+from framework.errors import BadInputError, KilonodeError, MissingRequirementError
+from framework.report import ResultsTable, load_run
+
+EXIT_FAILED: Final = 1
+EXIT_BAD_INPUT: Final = 2
+EXIT_MISSING: Final = 3
+RUNS: Final = Path("runs")
+DIGEST_CHARS: Final = 12
+NOT_HERE: Final = "not here yet"
+PLAIN_COLUMNS: Final = 100
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One executable as ``kilonode binaries`` lists it. ``problem`` says why it is not ``present``."""
+
+    name: str
+    version: str
+    default: bool
+    present: bool
+    source: str = ""
+    toolchain: str = ""
+    sha256: str = ""
+    path: str = ""
+    problem: str = ""
+
+
+def main() -> None:
+    """The console script ``kilonode``."""
+    try:
+        app()
+    except KilonodeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(exit_status(error))
+
+
+def exit_status(error: KilonodeError) -> int:
+    """2 for a value that was refused, 3 for what this machine lacks, else 1."""
+    match error:
+        case BadInputError():
+            return EXIT_BAD_INPUT
+        case MissingRequirementError():
+            return EXIT_MISSING
+        case _:
+            return EXIT_FAILED
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kilonode {version('kilonode')}")
+        raise typer.Exit
+
+
+@app.callback()
+def kilonode(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """What a Kubernetes node pays when its cluster grows to 100,000 nodes.
+
+    Measuring is a pytest run: `pytest -k scenario --max-nodes 1k`. The commands here get a machine ready,
+    show what was measured and remove what a run left.
+    """
+
+
+@app.command()
+def setup() -> None:
+    """Get this machine ready: Debian packages, then every executable of a default run.
+
+    Start it as often as you like; where nothing is missing it ends at once. Packages are installed only as
+    root. Executables are downloaded, or built with Go where there is no internet, into
+    $KILONODE_CACHE_DIR (by default ~/.cache/kilonode).
+    """
+    console = _console()
+    missing = preflight.missing_packages()
+    if missing and preflight.can_install():
+        console.print(f"installing {', '.join(missing)} with apt-get", highlight=False)
+        preflight.install_packages(missing)
+    preflight.require_programs()
+    binaries = Binaries()
+    with show_progress(console) as progress:
+        found = binaries.ensure_all(binaries.defaults(), progress=progress)
+    console.print(f"ready: {len(found)} executables in {binaries.root}", highlight=False, soft_wrap=True)
+
+
+@app.command("binaries")
+def list_binaries(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME@VERSION", help="Only these, such as kube-proxy@1.36.1."),
+    ] = None,
+    fetch: Annotated[
+        bool,
+        typer.Option("--fetch", help="Get what is not here: those named, else what a default run needs."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, with full digests and paths.")] = False,
+) -> None:
+    """List every executable: pinned, installed, and the distribution's own programs.
+
+    Results depend on exact versions and even on the Go release that built a binary, so each is listed with
+    its source, toolchain and digest. `kilonode binaries --fetch kube-proxy@1.36.1` gets one more version;
+    KILONODE_KUBE_PROXY_1_36_1=/path takes your own.
+    """
+    binaries = Binaries()
+    requests = [_request(binaries, name) for name in names or ()]
+    if fetch:
+        with show_progress(Console(stderr=True)) as progress:
+            binaries.ensure_all(requests or binaries.defaults(), progress=progress)
+    rows = [_row(binaries, request) for request in requests or _known(binaries)]
+    if not requests:
+        rows += [_system_row(binaries, name) for name in binaries.pins.system]
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+    else:
+        _console().print(_table(rows))
+
+
+@app.command()
+def show(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's folder, or its name in runs/.")
+    ] = "latest",
+) -> None:
+    """Show the results of a run again, as the table that ended it."""
+    folder = Path(run) if Path(run).is_dir() else RUNS / run
+    _console().print(ResultsTable(load_run(folder), folder.resolve()))
+
+
+@app.command()
+def clean() -> None:
+    """Remove what earlier runs left on this machine, kept clusters too.
+
+    Processes, cgroups, network namespaces and files are known from the ledger that each run keeps. A run
+    that still lives is left alone.
+    """
+    alive = [run.run_id for run in ledger.all_runs(ledger.state_root() / "runs") if run.state == "alive"]
+    removed, failures = ledger.clean(include_kept=True)
+    for run_id in removed:
+        print(f"removed what run {run_id} left")
+    for run_id in alive:
+        print(f"left run {run_id} alone: it still lives")
+    if not removed and not failures:
+        print("nothing to remove")
+    if failures:
+        raise KilonodeError(
+            f"could not remove {'; '.join(failures)}",
+            where=str(ledger.state_root()),
+            remedy="run `kilonode clean` as the user that measured (root), or remove it by hand",
+        )
+
+
+def _console() -> Console:
+    """Standard output; as wide as its terminal, and wide enough for the tables in a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_COLUMNS)
+
+
+def _request(binaries: Binaries, text: str) -> Request:
+    name, _, version_text = text.partition("@")
+    return binaries.request(name, version_text or None)
+
+
+def _known(binaries: Binaries) -> list[Request]:
+    """What is pinned, in the order of the pins, then what else is in the cache."""
+    pinned = [
+        Request(name, pinned) for name, pin in binaries.pins.binaries.items() for pinned in pin.versions
+    ]
+    installed = [Request(binary.name, binary.version) for binary in binaries.installed()]
+    return list(dict.fromkeys([*pinned, *installed]))
+
+
+def _row(binaries: Binaries, request: Request) -> Row:
+    default = request in binaries.defaults()
+    try:
+        binary = binaries.find(request.name, request.version)
+    except ExplicitPathError as error:
+        return Row(request.name, request.version, default, present=False, problem=str(error))
+    if binary is None:
+        return Row(request.name, request.version, default, present=False, problem=NOT_HERE)
+    return _present(binary, default)
+
+
+def _system_row(binaries: Binaries, name: str) -> Row:
+    try:
+        return _present(binaries.system(name), default=True)
+    except KilonodeError as error:
+        return Row(name, "-", default=True, present=False, problem=str(error))
+
+
+def _present(binary: Binary, default: bool) -> Row:
+    return Row(
+        binary.name,
+        binary.version,
+        default,
+        present=True,
+        source=binary.source,
+        toolchain=binary.toolchain,
+        sha256=binary.sha256,
+        path=str(binary.path),
+    )
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, caption="* what a default run needs", caption_justify="left")
+    for header in ("", "name", "version", "source", "toolchain", "sha256"):
+        table.add_column(header, no_wrap=header != "source")
+    for row in rows:
+        table.add_row(
+            "*" if row.default else "",
+            row.name,
+            row.version,
+            row.source or row.problem,
+            row.toolchain or "-",
+            row.sha256[:DIGEST_CHARS] or "-",
+            style=None if row.present else "dim",
+        )
+    return table
