@@ -23,15 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import yaml
-
-import kwok
 from framework import network, process
 from framework.binaries import Binaries, Binary
 from framework.cgroup import MemoryCgroup, memory_cgroup
 from framework.cluster.api import ApiEndpoint
+from framework.cluster.kwokctl import component_name, configuration
 from framework.cluster.lease_budget import LeaseBudget
 from framework.errors import KilonodeError
 from framework.ledger import Cgroup, Folder, Ledger, Link, Netns, machine_lock
@@ -54,16 +52,7 @@ COMPONENTS: Final = (
     "kwokctl",
     "kubectl",
 )
-_BINARY_OPTIONS: Final = {
-    "etcd": "etcdBinary",
-    "kube-apiserver": "kubeApiserverBinary",
-    "kube-controller-manager": "kubeControllerManagerBinary",
-    "kube-scheduler": "kubeSchedulerBinary",
-    "kwok": "kwokControllerBinary",
-    "kubectl": "kubectlBinary",
-}
 CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler", "kwok")
-_COMPONENT_NAMES: Final = {"kwok": "kwok-controller"}
 
 
 @dataclass(frozen=True)
@@ -153,7 +142,7 @@ class EmbeddedCluster:
 
     def signal(self, component: str, signum: signal.Signals) -> None:
         """Send ``signum`` to one component, such as SIGSTOP to pause kwok."""
-        program = _COMPONENT_NAMES.get(component, component)
+        program = component_name(component)
         for pid in self.cgroup.pids():
             if _program(pid) == program:
                 os.kill(pid, signum)
@@ -180,7 +169,15 @@ class EmbeddedCluster:
 
     def _create(self) -> None:
         config = self.folder / "kwokctl.yaml"
-        config.write_text(self._configuration())
+        config.write_text(
+            configuration(
+                binaries=self.binaries,
+                budget=self.settings.budget,
+                envs=self.settings.envs,
+                address=self.address,
+                cache=self.folder / "kwokctl-cache",
+            )
+        )
         self._kwokctl("create", "cluster", "--name", self.name, "--config", str(config), "--wait", "0s")
         text = (self._workdir / "kubeconfig.yaml").read_text()
         self.kubeconfig.touch(mode=0o600)
@@ -226,43 +223,6 @@ class EmbeddedCluster:
             describe=lambda: answers[0].stderr.decode(errors="replace"),
             remedy=f"read the components' logs in {self.logs}",
         )
-
-    def _configuration(self) -> str:
-        documents: list[Any] = [self._kwokctl_document(), yaml.safe_load(kwok.read("kwok.yaml"))]
-        documents += [yaml.safe_load(kwok.read(stage)) for stage in kwok.STAGES]
-        return yaml.safe_dump_all(documents, sort_keys=False)
-
-    def _kwokctl_document(self) -> dict[str, Any]:
-        document: dict[str, Any] = yaml.safe_load(kwok.read("kwokctl.yaml"))
-        budget = self.settings.budget
-        options = document["options"]
-        options |= {option: str(self.binaries[name].path) for name, option in _BINARY_OPTIONS.items()}
-        options |= {
-            "kubeVersion": f"v{self.version}",
-            "etcdVersion": self.binaries["etcd"].version,
-            "kwokVersion": f"v{self.binaries['kwok'].version}",
-            "kubeApiserverCertSANs": [self.address],
-            "nodeLeaseDurationSeconds": budget.lease_s,
-            "kubeControllerManagerNodeMonitorGracePeriodMilliseconds": budget.grace_s * 1000,
-            "kubeControllerManagerNodeMonitorPeriodMilliseconds": 5000,
-            "cacheDir": str(self.folder / "kwokctl-cache"),
-        }
-        self._patch(document, "kube-apiserver")["extraArgs"].append(
-            {"key": "advertise-address", "value": self.address}
-        )
-        for component, envs in self.settings.envs.items():
-            patch = self._patch(document, _COMPONENT_NAMES.get(component, component))
-            patch["extraEnvs"] = [{"name": key, "value": value} for key, value in envs.items()]
-        return document
-
-    @staticmethod
-    def _patch(document: dict[str, Any], component: str) -> dict[str, Any]:
-        patches: list[dict[str, Any]] = document["componentsPatches"]
-        for patch in patches:
-            if patch["name"] == component:
-                return patch
-        patches.append({"name": component, "extraArgs": []})
-        return patches[-1]
 
 
 def _program(pid: int) -> str | None:

@@ -1,0 +1,80 @@
+"""What kwokctl is told: the documents of ``kwok/``, completed for one cluster, as a pure function.
+
+kwokctl fetches every executable for which it has no path, and multiplies times that it isn't told, so
+binaries, versions and the lease budget are all written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+import kwok
+from framework.binaries import Binary
+from framework.cluster.lease_budget import LeaseBudget
+
+NODE_MONITOR_PERIOD_MS: Final = 5000
+"""kube-controller-manager's default --node-monitor-period."""
+_BINARY_OPTIONS: Final = {
+    "etcd": "etcdBinary",
+    "kube-apiserver": "kubeApiserverBinary",
+    "kube-controller-manager": "kubeControllerManagerBinary",
+    "kube-scheduler": "kubeSchedulerBinary",
+    "kwok": "kwokControllerBinary",
+    "kubectl": "kubectlBinary",
+}
+_COMPONENT_NAMES: Final = {"kwok": "kwok-controller"}
+
+
+def component_name(program: str) -> str:
+    """What kwokctl calls ``program``, and names its copy of it."""
+    return _COMPONENT_NAMES.get(program, program)
+
+
+def configuration(
+    *,
+    binaries: Mapping[str, Binary],
+    budget: LeaseBudget,
+    envs: Mapping[str, Mapping[str, str]],
+    address: str,
+    cache: Path,
+) -> str:
+    """The YAML documents for ``kwokctl create cluster --config``: kwokctl's own, kwok's, and the Stages.
+
+    ``binaries`` are by program name, ``envs`` environment variables by program name, ``address`` is where
+    real nodes reach kube-apiserver.
+    """
+    document: dict[str, Any] = yaml.safe_load(kwok.read("kwokctl.yaml"))
+    document["options"] |= {option: str(binaries[name].path) for name, option in _BINARY_OPTIONS.items()}
+    document["options"] |= {
+        "kubeVersion": f"v{binaries['kube-apiserver'].version}",
+        "etcdVersion": binaries["etcd"].version,
+        "kwokVersion": f"v{binaries['kwok'].version}",
+        "kubeApiserverCertSANs": [address],
+        "nodeLeaseDurationSeconds": budget.lease_s,
+        "kubeControllerManagerNodeMonitorGracePeriodMilliseconds": budget.grace_s * 1000,
+        "kubeControllerManagerNodeMonitorPeriodMilliseconds": NODE_MONITOR_PERIOD_MS,
+        "cacheDir": str(cache),
+    }
+    _patch(document, "kube-apiserver")["extraArgs"].append({"key": "advertise-address", "value": address})
+    for program, variables in envs.items():
+        _patch(document, program)["extraEnvs"] = [
+            {"name": name, "value": value} for name, value in variables.items()
+        ]
+    documents = [document, yaml.safe_load(kwok.read("kwok.yaml"))]
+    documents += [yaml.safe_load(kwok.read(stage)) for stage in kwok.STAGES]
+    return yaml.safe_dump_all(documents, sort_keys=False)
+
+
+def _patch(document: dict[str, Any], program: str) -> dict[str, Any]:
+    """The patch of one component, added when the document has none."""
+    name = component_name(program)
+    patches: list[dict[str, Any]] = document["componentsPatches"]
+    for patch in patches:
+        if patch["name"] == name:
+            return patch
+    patches.append({"name": name, "extraArgs": []})
+    return patches[-1]
