@@ -1,0 +1,48 @@
+"""What this machine lacks is told at once, whole, with the remedy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from framework.errors import MissingRequirementError
+from framework.preflight import PACKAGES, missing_packages, require_machine
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder on PATH, with everything that is needed."""
+    for program in PACKAGES:
+        (tmp_path / program).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def as_user(monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+
+def test_nothing_is_missing(programs: Path) -> None:
+    assert missing_packages() == ()
+
+
+def test_every_missing_program_is_named_with_its_package(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_user(monkeypatch, 0)
+    (programs / "nft").unlink()
+    (programs / "ip").chmod(0o644)
+    with pytest.raises(MissingRequirementError) as caught:
+        require_machine()
+    assert caught.value.what == "programs are missing: nft, ip"
+    assert caught.value.remedy.startswith("apt-get install nftables iproute2;")
+
+
+def test_root_is_needed_before_anything_else(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_user(monkeypatch, 1000)
+    (programs / "nft").unlink()
+    with pytest.raises(MissingRequirementError, match="real nodes need root") as caught:
+        require_machine()
+    assert "sudo" in caught.value.remedy

@@ -1,0 +1,89 @@
+"""Manifests and slices: as many endpoints as asked, as the real controllers would make them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from framework.fleet import INDEX_LABEL, node_address, node_name
+from framework.spec import EndpointMode, ServiceSpec
+from framework.workload import NAMESPACE, daemonset_manifest, service_manifest, slice_calls
+
+
+def a_service(endpoints: int, mode: EndpointMode = "endpointslices", **changes: Any) -> ServiceSpec:
+    return ServiceSpec(name="web", endpoints=endpoints, mode=mode, **changes)
+
+
+def slices(endpoints: int, **changes: Any) -> list[dict[str, Any]]:
+    bodies = [call.body for call in slice_calls(a_service(endpoints, **changes))]
+    return [msgspec.json.decode(body) for body in bodies if body is not None]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 5000))
+def test_slices_hold_every_endpoint_once_a_hundred_each(endpoints: int) -> None:
+    made = slices(endpoints)
+    sizes = [len(piece["endpoints"]) for piece in made]
+    assert sizes[:-1] == [100] * (len(sizes) - 1)
+    assert 0 < sizes[-1] <= 100
+    entries = [entry for piece in made for entry in piece["endpoints"]]
+    assert [entry["addresses"] for entry in entries] == [[node_address(index)] for index in range(endpoints)]
+    assert [entry["nodeName"] for entry in entries] == [node_name(index) for index in range(endpoints)]
+    assert len({piece["metadata"]["name"] for piece in made}) == len(made)
+
+
+def test_slices_are_the_services_and_ready() -> None:
+    (piece,) = slices(3, port=8080)
+    assert piece["metadata"]["labels"]["kubernetes.io/service-name"] == "web"
+    assert piece["addressType"] == "IPv4"
+    assert piece["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
+    assert {entry["conditions"]["ready"] for entry in piece["endpoints"]} == {True}
+    (call,) = slice_calls(a_service(3))
+    assert (call.method, call.path) == (
+        "POST",
+        f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices",
+    )
+
+
+def test_slices_belong_to_nobody_who_would_delete_them() -> None:
+    managers = {
+        piece["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] for piece in slices(250)
+    }
+    assert managers == {"kilonode.dev"}
+
+
+@pytest.mark.parametrize(("mode", "selector"), [("native", {"app": "web"}), ("endpointslices", None)])
+def test_only_a_native_service_selects_pods(mode: EndpointMode, selector: dict[str, str] | None) -> None:
+    manifest = service_manifest(a_service(10, mode, port=8080))
+    assert manifest["spec"].get("selector") == selector
+    assert manifest["spec"]["ports"] == [
+        {"name": "http", "port": 8080, "targetPort": 8080, "protocol": "TCP"}
+    ]
+
+
+class TestDaemonSet:
+    @given(st.integers(1, 100_000))
+    def test_runs_on_exactly_the_first_fakes(self, endpoints: int) -> None:
+        template = daemonset_manifest(a_service(endpoints, "native"))["spec"]["template"]
+        node_affinity = template["spec"]["affinity"]["nodeAffinity"]
+        (term,) = node_affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        assert term["matchExpressions"] == [
+            {"key": "kwok.x-k8s.io/node", "operator": "In", "values": ["fake"]},
+            {"key": INDEX_LABEL, "operator": "Lt", "values": [str(endpoints)]},
+        ]
+
+    def test_its_pods_have_their_nodes_address_and_the_services_label(self) -> None:
+        spec = daemonset_manifest(a_service(5, "native", port=8080))["spec"]
+        assert spec["template"]["spec"]["hostNetwork"] is True
+        labels = spec["template"]["metadata"]["labels"]
+        assert labels == spec["selector"]["matchLabels"]
+        assert labels == service_manifest(a_service(5, "native"))["spec"]["selector"]
+        (container,) = spec["template"]["spec"]["containers"]
+        assert container["ports"] == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
+
+    def test_a_changed_size_does_not_replace_pods(self) -> None:
+        assert daemonset_manifest(a_service(5, "native"))["spec"]["updateStrategy"] == {"type": "OnDelete"}
