@@ -119,10 +119,12 @@ class Lab:
             total=nodes,
         )
 
-    def service(self, *, endpoints: int, mode: EndpointMode | None = None) -> DaemonSetService:
+    def service(
+        self, *, endpoints: int, mode: EndpointMode | None = None, ports: tuple[int, ...] = (80,)
+    ) -> DaemonSetService:
         """A DaemonSet Service, not applied yet, whose pods are Ready; measurements share the pods."""
         chosen = mode or self.settings.mode
-        spec = ServiceSpec(name=f"{SERVICE_NAME}-{chosen}", endpoints=endpoints, mode=chosen)
+        spec = ServiceSpec(name=f"{SERVICE_NAME}-{chosen}", endpoints=endpoints, mode=chosen, ports=ports)
         service = DaemonSetService(spec, self.cluster.endpoint)
         previous = self._services.get(spec.name)
         if previous is not None:

@@ -195,10 +195,10 @@ class RealNode:
         while self._now_s() < until_s:
             guard.check()
             syncs = self._proxy_log.syncs()
-            complete = self._complete_sync(syncs, service.spec.endpoints)
+            complete = self._complete_sync(syncs, service.spec.proxy_endpoints)
             if complete is not None:
                 ruleset = self._listing(service)
-                if ruleset.endpoints == service.spec.endpoints:
+                if ruleset.endpoints == service.spec.proxy_endpoints:
                     return complete.ended_at_s, ruleset
             if sum(sync.error is not None for sync in syncs) >= FAILURES_WATCHED:
                 break
@@ -232,7 +232,7 @@ class RealNode:
             zero_utc=self._zero_utc.isoformat(),
             node=self.name,
             kube_proxy=self.spec.kube_proxy,
-            endpoints_expected=service.spec.endpoints,
+            endpoints_expected=service.spec.proxy_endpoints,
             endpoint_mode=service.spec.mode,
             workload_applied_at_s=applied_at_s,
             programmed_at_s=programmed_at_s,
@@ -294,6 +294,7 @@ class RealNode:
             kube_proxy=self.spec.kube_proxy,
             rebuilt=tuple(part for part in components if part.source.startswith("go-build")),
             ballast_bytes=self.spec.ballast_bytes,
+            text=self.spec.text,
         )
 
     def _sync_failures(self) -> int | None:
@@ -312,11 +313,13 @@ class RealNode:
             started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             stage="started",
             parameters={
-                "endpoints": service.spec.endpoints,
+                "endpoints": service.spec.proxy_endpoints,
+                "ports": len(service.spec.ports),
                 "endpoint_mode": service.spec.mode,
                 "kube_proxy": self.spec.kube_proxy,
                 "memory_bytes": self.spec.memory_bytes,
                 "ballast_bytes": self.spec.ballast_bytes,
+                "text": self.spec.text,
                 "fleet_nodes": self._lab.fleet.size,
                 "cluster": self._lab.cluster.kind,
             },

@@ -154,8 +154,8 @@ class NodeStatusSample(Record, frozen=True, kw_only=True):
 class Ruleset(Record, frozen=True, kw_only=True):
     """What the kernel holds for kube-proxy's tables, from one listing after programming.
 
-    ``endpoints`` are the distinct endpoint addresses that the listing names; ``listing_bytes`` is the length
-    of ``nft list ruleset``'s text.
+    ``endpoints`` are the distinct pairs of address and port that the listing names for the Service;
+    ``listing_bytes`` is the length of ``nft list ruleset``'s text.
     """
 
     tables: int
@@ -211,7 +211,8 @@ class Evidence(Record, frozen=True, kw_only=True):
 
     ``exit_records_lost`` counts buffer overruns of the kernel's exit records, ``argv_unknown`` the processes
     that ended before their command line could be read; ``measured_by`` is ``poll`` where the kernel refused
-    exit records, and then every peak is a lower bound.
+    exit records, and then every peak is a lower bound. ``endpoints_expected`` counts an endpoint once for
+    each port of the Service, as kube-proxy does.
     """
 
     zero_utc: str

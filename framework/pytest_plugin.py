@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -26,12 +28,13 @@ from framework.measurement import RealNode
 from framework.outcome import RunResult
 from framework.preflight import require_machine
 from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
-from framework.spec import RealNodeSpec, require_count, require_version
+from framework.spec import RealNodeSpec, TextAccount, require_count, require_version
 from framework.units import parse_bytes, parse_count
 from framework.workload import DaemonSetService
 
 DEFAULT_MAX_NODES: Final = "10k"
 CI_COLUMNS: Final = 80
+_DEADLY_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -53,8 +56,12 @@ _TERMINAL: Final = pytest.StashKey[TextIO]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, Any, Any]:
-    """Keep a way to the real standard output, before pytest starts to capture it."""
-    early_config.stash[_TERMINAL] = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    """Keep a way to the real standard output, before pytest starts to capture it.
+
+    There is none where pytest runs inside a program that replaced sys.stdout.
+    """
+    with suppress(io.UnsupportedOperation):
+        early_config.stash[_TERMINAL] = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     return (yield)
 
 
@@ -188,6 +195,28 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     if hasattr(pytestconfig, "workerinput"):
         pytest.fail("kilonode doesn't measure under xdist: workers would share the machine", pytrace=False)
     require_machine()
+    with _ended_as_by_ctrl_c():
+        yield from _lab(pytestconfig)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM (a CI job that is cancelled) and SIGHUP (a closed terminal) end the session as Ctrl-C does.
+
+    By default they end the process at once, and everything would be left behind. Where somebody ignores one
+    (nohup) or handles it, that stays.
+    """
+    deadly = [signum for signum in _DEADLY_SIGNALS if signal.getsignal(signum) is signal.SIG_DFL]
+    for signum in deadly:
+        signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for signum in deadly:
+            signal.signal(signum, signal.SIG_DFL)
+
+
+def _lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     state = pytestconfig.stash[_STATE]
     console = _console(pytestconfig)
     binaries = Binaries()
@@ -199,6 +228,8 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     try:
         yield state.lab
     finally:
+        for signum in _DEADLY_SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
         left = state.lab.close()
         run_folder.end()
     if left:
@@ -228,7 +259,7 @@ def fleet(lab: Lab, _live_view: None) -> FleetFixture:
 
 @pytest.fixture
 def daemonset_service(lab: Lab, _live_view: None) -> Iterator[Callable[..., DaemonSetService]]:
-    """``daemonset_service(endpoints=N, mode=None)``: a Service with an endpoint on N nodes.
+    """``daemonset_service(endpoints=N, mode=None, ports=(80,))``: a Service with an endpoint on N nodes.
 
     Its pods are Ready when it is returned. ``node.program(service)`` creates the Service itself; after the
     test it is withdrawn and the pods stay for the next test.
@@ -250,20 +281,27 @@ def real_node(
 ) -> Iterator[Callable[..., RealNode]]:
     """``real_node(memory="2GiB", kube_proxy="1.35.0", ballast="0", kube_proxy_config={})``: a fresh node.
 
-    Ready through its own kubelet, kube-proxy in sync with an idle cluster. Removed after the test.
+    Ready through its own kubelet, kube-proxy in sync with an idle cluster. Removed after the test. With
+    ``text="host"`` the pages of its executables are not charged to it.
     """
     state = request.config.stash[_STATE]
     nodes: list[RealNode] = []
     repro = f"pytest {shlex.quote(request.node.nodeid)} --max-nodes {state.settings.max_nodes}"
 
     def make(
-        *, memory: str, kube_proxy: str, ballast: str = "0", kube_proxy_config: dict[str, Any] | None = None
+        *,
+        memory: str,
+        kube_proxy: str,
+        ballast: str = "0",
+        kube_proxy_config: dict[str, Any] | None = None,
+        text: TextAccount = "charged",
     ) -> RealNode:
         spec = RealNodeSpec(
             memory_bytes=parse_bytes(memory),
             kube_proxy=require_version(kube_proxy, where="kube_proxy"),
             kube_proxy_config=kube_proxy_config or {},
             ballast_bytes=parse_bytes(ballast, where="ballast"),
+            text=text,
         )
         nodes.append(RealNode.start(lab, spec, test_id=request.node.nodeid, repro=repro))
         return nodes[-1]

@@ -20,6 +20,9 @@ EndpointMode = Literal["native", "endpointslices"]
 by the framework, no pods."""
 
 
+TextAccount = Literal["charged", "host"]
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of what is asked."""
 
@@ -28,13 +31,16 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
     """A real node: ``memory_bytes`` limits kubelet, containerd, kube-proxy, nft and the ballast together.
 
     ``kube_proxy`` is an exact version; ``kube_proxy_config`` is merged over the KubeProxyConfiguration that
-    the framework writes. ``ballast_bytes`` is anonymous memory held by a process of the node.
+    the framework writes. ``ballast_bytes`` is anonymous memory held by a process of the node. ``text`` says
+    who pays for the executables' pages: the node, as on a machine of its own (``charged``), or the host,
+    which keeps them in memory for all (``host``).
     """
 
     memory_bytes: int
     kube_proxy: str
     kube_proxy_config: dict[str, Any] = msgspec.field(default_factory=dict)
     ballast_bytes: int = 0
+    text: TextAccount = "charged"
 
     def __post_init__(self) -> None:
         require_version(self.kube_proxy, where="kube_proxy")
@@ -53,15 +59,28 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
 
 
 class ServiceSpec(Spec, frozen=True, kw_only=True):
-    """A DaemonSet Service with ``endpoints`` endpoints, made in the given mode."""
+    """A DaemonSet Service with ``endpoints`` endpoints, made in the given mode.
+
+    kube-proxy counts an endpoint once for each of the Service's ``ports``: ``proxy_endpoints`` in all.
+    """
 
     name: str
     endpoints: int
     mode: EndpointMode
-    port: int = 80
+    ports: tuple[int, ...] = (80,)
 
     def __post_init__(self) -> None:
         require_count(self.endpoints, where="endpoints")
+        if not self.ports or len(set(self.ports)) < len(self.ports):
+            raise BadInputError(
+                f"{self.ports} are no distinct ports",
+                where="ports",
+                remedy="give one port or more, each once",
+            )
+
+    @property
+    def proxy_endpoints(self) -> int:
+        return self.endpoints * len(self.ports)
 
 
 def require_version(version: str, *, where: str) -> str:

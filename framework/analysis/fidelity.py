@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 from framework.outcome import Component, Doubt, Evidence, FidelityItem, OomCandidate, OomKill
-from framework.spec import EndpointMode, Spec
+from framework.spec import EndpointMode, Spec, TextAccount
 from framework.units import mib
 
 LEASE_S_PRODUCTION: Final = 40.0
@@ -59,6 +59,7 @@ class RunFacts(Spec, frozen=True, kw_only=True):
     kube_proxy: str
     rebuilt: tuple[Component, ...] = ()
     ballast_bytes: int = 0
+    text: TextAccount = "charged"
 
 
 def deviations(facts: RunFacts) -> tuple[FidelityItem, ...]:
@@ -88,6 +89,13 @@ def _memory_items(facts: RunFacts) -> Iterator[FidelityItem]:
             f"{mib(facts.node_memory_bytes)} MiB",
             effect="MemoryPressure and eviction never set in; in production they may free memory before an "
             "OOM kill",
+        )
+    if facts.text == "host":
+        yield FidelityItem(
+            id="text-not-charged",
+            what="the pages of the node's executables belong to the host, not to the node",
+            effect="the node looks about 200 MiB of page cache cheaper, and near its limit a process is "
+            "killed where a node that pays for its text would starve first",
         )
     if facts.oom_scores != "production":
         yield _oom_score_item(facts.oom_scores)

@@ -30,6 +30,9 @@ PARALLELISM: Final = 64
 REQUEST_TIMEOUT_S: Final = 60.0
 ATTEMPTS_MAX: Final = 8
 PAGE_SIZE: Final = 500
+CLOSING_S: Final = 0.25
+"""TLS connections that were cut off in their handshake need turns of the event loop to close, and aiohttp
+waits only for those that it had handed out; this is the pause that its documentation advises."""
 _BUSY: Final = frozenset({429, 500, 502, 503, 504})
 _DONE_ALREADY: Final = {"POST": 409, "DELETE": 404}
 _CONTENT_TYPE: Final = {"PATCH": "application/merge-patch+json"}
@@ -38,13 +41,13 @@ T = TypeVar("T")
 
 
 class ApiError(KilonodeError):
-    """The API server refused a request; ``status`` is its HTTP status."""
+    """The API server refused a request; ``status`` is its HTTP status, 0 where there was no answer."""
 
     def __init__(self, method: str, path: str, status: int, body: bytes) -> None:
         self.status = status
         text = body[:500].decode(errors="replace")
         super().__init__(
-            f"the API server answered {status}: {text}",
+            f"the API server answered {status}: {text}" if status else f"no answer of the API server: {text}",
             where=f"{method} {path}",
             remedy="see kube-apiserver.log in the run's state folder",
         )
@@ -119,6 +122,8 @@ class Bulk:
     ) -> None:
         assert self._session is not None  # noqa: S101 - entered before it is left
         await self._session.close()
+        if error is not None:
+            await asyncio.sleep(CLOSING_S)
 
     async def request(self, call: Call) -> bytes:
         """The answer's body. Raises ApiError when the server refuses, or stays busy for all attempts."""
@@ -133,7 +138,7 @@ class Bulk:
         except _BusyError as busy:
             raise ApiError(call.method, call.path, busy.status, busy.body) from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ApiError(call.method, call.path, 0, repr(error).encode()) from error
+            raise ApiError(call.method, call.path, 0, (str(error) or repr(error)).encode()) from error
 
     async def _once(self, call: Call) -> bytes:
         assert self._session is not None  # noqa: S101 - used inside the context only

@@ -34,15 +34,15 @@ _PIECE: Final = re.compile(r"[^,\n]*[,\n]")
 _TABLE: Final = re.compile(r"table (?P<family>\w+) (?P<name>\S+) \{")
 _BLOCK: Final = re.compile(r"\t(?P<kind>chain|set|map|flowtable|counter|quota|limit) (?P<name>\S+) \{")
 _NO_RULE: Final = re.compile(r"\t\t(?:type \w+ hook |comment\b|policy )")
-_DNAT: Final = re.compile(r"dnat (?:ip6? )?to \[?(?P<address>[0-9A-Fa-f.:]*[0-9A-Fa-f])\]?:\d+$")
-_MAPPED: Final = re.compile(r"\d+ : (?P<address>[0-9A-Fa-f.:]+) \. \d+\b")
+_DNAT: Final = re.compile(r"dnat (?:ip6? )?to \[?(?P<address>[0-9A-Fa-f.:]*[0-9A-Fa-f])\]?:(?P<port>\d+)$")
+_MAPPED: Final = re.compile(r"\d+ : (?P<address>[0-9A-Fa-f.:]+) \. (?P<port>\d+)\b")
 
 
 class RulesetCounter:
     """Counts a listing that is fed in pieces of any size.
 
     Tables other than kube-proxy's are not counted. ``endpoints_of`` names the Service (``namespace/name``)
-    whose endpoint addresses are counted; without it those of every Service are.
+    whose endpoints (pairs of address and port) are counted; without it those of every Service are.
     """
 
     def __init__(self, endpoints_of: str | None = None) -> None:
@@ -50,7 +50,7 @@ class RulesetCounter:
         self._service_chain = re.compile(rf"(?:service|local|endpoint)-[A-Z0-9]+-{service}/")
         self._rest = ""
         self._tables = self._chains = self._rules = self._elements = self._bytes = 0
-        self._addresses: set[str] = set()
+        self._endpoints: set[tuple[str, str]] = set()
         self._counting = False
         self._block = ""
         self._in_service = False
@@ -75,7 +75,7 @@ class RulesetCounter:
             chains=self._chains,
             rules=self._rules,
             elements=self._elements,
-            endpoints=len(self._addresses),
+            endpoints=len(self._endpoints),
             listing_bytes=self._bytes,
         )
 
@@ -117,7 +117,7 @@ class RulesetCounter:
         self._count_elements(piece)
         found = (_DNAT.search(piece) or _MAPPED.search(piece)) if self._in_service else None
         if found is not None:
-            self._addresses.add(found["address"])
+            self._endpoints.add((found["address"], found["port"]))
 
     def _count_elements(self, piece: str) -> None:
         """An element is what stands between two commas, or a comma and a brace, inside braces."""

@@ -24,7 +24,7 @@ from framework.ledger import Folder, Ledger, Netns, Thing
 from framework.outcome import DaemonRecord, Measure
 from framework.process import Daemon
 from framework.realnode import config
-from framework.realnode.private_copy import CopyPool, PrivateCopies
+from framework.realnode.private_copy import CopyPool, Executables
 from framework.spec import RealNodeSpec
 from framework.wait import wait_until
 
@@ -64,7 +64,7 @@ class HostNode:
     cgroup: MemoryCgroup
     endpoint: ApiEndpoint
     binaries: dict[str, Binary]
-    copies: PrivateCopies
+    executables: Executables
     ledger: Ledger
     things: list[Thing] = field(default_factory=list)
     daemons: dict[str, Daemon] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class HostNode:
         node = cls(
             spec=spec,
             name=name,
-            copies=PrivateCopies(pool, folder),
+            executables=Executables(pool, folder, spec.text),
             address=cluster.next_node_address(),
             netns=f"{cluster.name}-{name}",
             folder=folder,
@@ -130,7 +130,7 @@ class HostNode:
         for daemon in reversed(self.daemons.values()):
             daemon.stop()
         self.cgroup.remove()
-        self.copies.give_back()
+        self.executables.give_back()
         self._unregister()
         failures = self.ledger.undo(self.things)
         self.things.clear()
@@ -159,7 +159,7 @@ class HostNode:
         self.folder.mkdir(parents=True, mode=0o700)
         for name in ("containerd", "kubelet", "logs", "cni/net.d", "cni/bin"):
             (self.folder / name).mkdir(parents=True)
-        self.copies.take([(name, binary.path) for name, binary in self.binaries.items()])
+        self.executables.take([(name, binary.path) for name, binary in self.binaries.items()])
         network.add_netns(self.netns)
         network.connect_node(
             cluster.netns,
@@ -233,13 +233,13 @@ class HostNode:
     def _start_daemon(self, name: str, *arguments: str) -> Daemon:
         daemon = Daemon.start(
             name,
-            [self.copies.bin / name, *arguments],
+            [self.executables.bin / name, *arguments],
             log_path=self.folder / "logs" / f"{name}.log",
             cgroup_procs=self.cgroup.procs_path,
             netns=self.netns,
             env={
-                "PATH": f"{self.copies.bin}:/usr/sbin:/usr/bin:/sbin:/bin",
-                "LD_LIBRARY_PATH": str(self.copies.lib),
+                "PATH": f"{self.executables.bin}:/usr/sbin:/usr/bin:/sbin:/bin",
+                "LD_LIBRARY_PATH": str(self.executables.lib),
             },
         )
         self.daemons[name] = daemon

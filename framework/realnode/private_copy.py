@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from framework import process
+from framework.spec import TextAccount
 
+_READ_BYTES: Final = 1 << 20
 _LIBRARY: Final = re.compile(r"=> (/\S+) \(0x")
 
 
@@ -52,13 +54,18 @@ class CopyPool:
         return target
 
 
-class PrivateCopies:
-    """The executables and libraries of one node: links in ``folder``/bin and /lib to copies of a pool."""
+class Executables:
+    """The executables and libraries of one node: links in ``folder``/bin and /lib.
 
-    def __init__(self, pool: CopyPool, folder: Path) -> None:
+    With text ``charged`` they lead to copies of a pool; with ``host`` to the originals, read into the page
+    cache on the host's account before the node can touch them.
+    """
+
+    def __init__(self, pool: CopyPool, folder: Path, text: TextAccount) -> None:
         self.bin = folder / "bin"
         self.lib = folder / "lib"
         self._pool = pool
+        self._text = text
         self._taken: list[tuple[Path, Path]] = []
 
     def take(self, executables: Sequence[tuple[str, Path]]) -> None:
@@ -78,6 +85,10 @@ class PrivateCopies:
             self._pool.give_back(*self._taken.pop())
 
     def _link(self, source: Path, link: Path) -> None:
+        if self._text == "host":
+            _read_through(source)
+            link.symlink_to(source.resolve())
+            return
         copy = self._pool.take(source)
         self._taken.append((source, copy))
         link.symlink_to(copy)
@@ -87,6 +98,12 @@ def shared_libraries(executable: Path) -> frozenset[Path]:
     """The shared libraries that the loader would map, from ldd; empty for a static executable."""
     listing = process.run(["ldd", executable], check=False)
     return frozenset(Path(path) for path in _LIBRARY.findall(listing.text))
+
+
+def _read_through(path: Path) -> None:
+    with path.open("rb") as file:
+        while file.read(_READ_BYTES):
+            pass
 
 
 def _evict(path: Path) -> None:

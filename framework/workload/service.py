@@ -193,6 +193,10 @@ class DaemonSetService:
                 raise
 
 
+def port_name(port: int) -> str:
+    return f"p{port}"
+
+
 def service_manifest(spec: ServiceSpec) -> dict[str, Any]:
     """The Service; without selector in ``endpointslices`` mode."""
     selector = {"selector": {"app": spec.name}} if spec.mode == "native" else {}
@@ -201,7 +205,10 @@ def service_manifest(spec: ServiceSpec) -> dict[str, Any]:
         "kind": "Service",
         "metadata": {"name": spec.name},
         "spec": {
-            "ports": [{"name": "http", "port": spec.port, "targetPort": spec.port, "protocol": "TCP"}],
+            "ports": [
+                {"name": port_name(port), "port": port, "targetPort": port, "protocol": "TCP"}
+                for port in spec.ports
+            ],
             **selector,
         },
     }
@@ -227,7 +234,7 @@ def daemonset_manifest(spec: ServiceSpec) -> dict[str, Any]:
     container = {
         "name": "app",
         "image": _IMAGE,
-        "ports": [{"name": "http", "containerPort": spec.port, "protocol": "TCP"}],
+        "ports": [{"name": port_name(port), "containerPort": port, "protocol": "TCP"} for port in spec.ports],
     }
     return {
         "apiVersion": "apps/v1",
@@ -270,7 +277,7 @@ def _slice_manifest(spec: ServiceSpec, indexes: range) -> dict[str, Any]:
             },
         },
         "addressType": "IPv4",
-        "ports": [{"name": "http", "port": spec.port, "protocol": "TCP"}],
+        "ports": [{"name": port_name(port), "port": port, "protocol": "TCP"} for port in spec.ports],
         "endpoints": [
             {
                 "addresses": [node_address(index)],

@@ -19,7 +19,7 @@ from framework.realnode.config import (
     kubelet_config,
     merged,
 )
-from framework.realnode.private_copy import PrivateCopies, shared_libraries
+from framework.realnode.private_copy import Executables, shared_libraries
 
 FOLDER = Path("/state/runs/123456/nodes/real-1")
 TREES: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
@@ -134,7 +134,7 @@ def test_containerd_stays_below_the_nodes_folder() -> None:
     assert cri["containerd"]["snapshotter"] == "native"
 
 
-class TestPrivateCopies:
+class TestExecutables:
     @pytest.fixture
     def program(self, tmp_path: Path) -> Path:
         path = tmp_path / "installed"
@@ -157,7 +157,7 @@ class TestPrivateCopies:
 
     def test_a_node_has_every_library_of_its_executables(self, tmp_path: Path) -> None:
         shell = Path("/bin/sh")
-        copies = PrivateCopies(CopyPool(tmp_path / "pool"), tmp_path / "node")
+        copies = Executables(CopyPool(tmp_path / "pool"), tmp_path / "node", "charged")
         copies.take([("sh", shell), ("again", shell)])
         assert {link.name for link in copies.bin.iterdir()} == {"sh", "again"}
         assert {link.name for link in copies.lib.iterdir()} == {lib.name for lib in shared_libraries(shell)}
@@ -167,7 +167,7 @@ class TestPrivateCopies:
     def test_the_next_node_has_the_last_ones_copies(self, program: Path, tmp_path: Path) -> None:
         pool = CopyPool(tmp_path / "pool")
         for name in ("first", "second"):
-            copies = PrivateCopies(pool, tmp_path / name)
+            copies = Executables(pool, tmp_path / name, "charged")
             copies.take([("program", program)])
             copies.give_back()
         assert len(list((tmp_path / "pool").iterdir())) == 1

@@ -48,7 +48,7 @@ class TestRealNode:
 class TestService:
     @pytest.mark.parametrize("endpoints", [1, 100_000, NODES_MAX])
     def test_a_sound_one(self, endpoints: int) -> None:
-        assert ServiceSpec(name="web", endpoints=endpoints, mode="native").port == 80
+        assert ServiceSpec(name="web", endpoints=endpoints, mode="native").ports == (80,)
 
     @pytest.mark.parametrize("endpoints", [0, -1, NODES_MAX + 1])
     def test_an_unsound_one_is_refused(self, endpoints: int) -> None:
