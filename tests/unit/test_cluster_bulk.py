@@ -1,0 +1,217 @@
+"""Thousands of requests against a real HTTP server: patient with a busy one, at once with a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from framework.cluster import ApiEndpoint, ApiError, Bulk, Call, run_bulk
+
+Answer = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class PlainEndpoint(ApiEndpoint):
+    """An API server without TLS."""
+
+    def ssl_context(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+
+class Item(msgspec.Struct):
+    name: str
+
+
+@asynccontextmanager
+async def served(answer: Answer, parallelism: int = 4) -> AsyncIterator[Bulk]:
+    """A Bulk that talks to a server which answers everything with ``answer``."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        endpoint = PlainEndpoint(Path("kubeconfig"), f"http://{host}:{port}", "", "", "")
+        async with Bulk(endpoint, parallelism=parallelism) as bulk:
+            yield bulk
+    finally:
+        await runner.cleanup()
+
+
+def ask(answer: Answer, work: Callable[[Bulk], Awaitable[Any]], parallelism: int = 4) -> Any:
+    async def main() -> Any:
+        async with served(answer, parallelism) as bulk:
+            return await work(bulk)
+
+    return asyncio.run(main())
+
+
+def always(status: int, text: str = "{}") -> Answer:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=status, text=text)
+
+    return answer
+
+
+class TestOneRequest:
+    @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+    def test_a_busy_server_is_asked_again(self, status: int) -> None:
+        statuses = iter([status, 429, 200])
+
+        async def answer(request: web.Request) -> web.Response:
+            return web.Response(status=next(statuses), body=await request.read())
+
+        assert ask(answer, lambda bulk: bulk.request(Call("POST", "/x", b"body"))) == b"body"
+        assert next(statuses, None) is None
+
+    def test_a_dropped_connection_is_tried_again(self) -> None:
+        seen: list[str] = []
+
+        async def answer(request: web.Request) -> web.Response:
+            seen.append(request.path)
+            if len(seen) == 1:
+                assert request.transport is not None
+                request.transport.close()
+            return web.Response(text="back")
+
+        assert ask(answer, lambda bulk: bulk.request(Call("GET", "/x"))) == b"back"
+        assert len(seen) == 2
+
+    def test_a_server_that_stays_busy_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("framework.cluster.api.ATTEMPTS_MAX", 3)
+        asked = Counter[str]()
+
+        async def answer(request: web.Request) -> web.Response:
+            asked[request.path] += 1
+            return web.Response(status=429, text="too many requests")
+
+        with pytest.raises(ApiError, match="answered 429: too many requests") as caught:
+            ask(answer, lambda bulk: bulk.request(Call("POST", "/api/v1/nodes", b"{}")))
+        assert asked == {"/api/v1/nodes": 3}
+        assert (caught.value.status, caught.value.where) == (429, "POST /api/v1/nodes")
+        assert "kube-apiserver.log" in caught.value.remedy
+
+    def test_a_server_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("framework.cluster.api.ATTEMPTS_MAX", 2)
+        endpoint = PlainEndpoint(Path("kubeconfig"), "http://127.0.0.1:1", "", "", "")
+        with pytest.raises(
+            ApiError, match=r"no answer of the API server: Cannot connect to host 127\.0\.0\.1:1"
+        ) as caught:
+            run_bulk(lambda bulk: bulk.request(Call("GET", "/readyz")), endpoint)
+        assert caught.value.status == 0
+
+    @pytest.mark.parametrize("status", [400, 403, 409, 422])
+    def test_a_refusal_is_final(self, status: int) -> None:
+        with pytest.raises(ApiError) as caught:
+            ask(always(status, "no" * 1000), lambda bulk: bulk.request(Call("PUT", "/x", b"{}")))
+        assert caught.value.status == status
+        assert len(str(caught.value)) < 1000
+
+    @pytest.mark.parametrize(("method", "status"), [("POST", 409), ("DELETE", 404)])
+    def test_what_is_done_already_is_done(self, method: Any, status: int) -> None:
+        ask(always(status), lambda bulk: bulk.request(Call(method, "/x")))
+
+    @pytest.mark.parametrize(("method", "status"), [("POST", 404), ("DELETE", 409), ("GET", 404)])
+    def test_but_not_the_other_way_round(self, method: Any, status: int) -> None:
+        with pytest.raises(ApiError):
+            ask(always(status), lambda bulk: bulk.request(Call(method, "/x")))
+
+    @pytest.mark.parametrize(
+        ("call", "kind"),
+        [
+            (Call("PATCH", "/x", b"{}"), b"application/merge-patch+json"),
+            (Call("POST", "/x", b"{}"), b"application/json"),
+        ],
+    )
+    def test_a_body_says_what_kind_it_is(self, call: Call, kind: bytes) -> None:
+        async def answer(request: web.Request) -> web.Response:
+            return web.Response(text=request.headers["Content-Type"])
+
+        assert ask(answer, lambda bulk: bulk.request(call)) == kind
+
+
+class TestManyRequests:
+    def test_are_all_sent_a_few_at_a_time(self) -> None:
+        under_way, most = 0, 0
+        seen = Counter[str]()
+
+        async def answer(request: web.Request) -> web.Response:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.005)
+            under_way -= 1
+            seen[request.path] += 1
+            return web.Response(text="{}")
+
+        heard: list[int] = []
+        calls = [Call("POST", f"/{n}", b"{}") for n in range(40)]
+        assert ask(answer, lambda bulk: bulk.each(calls, heard.append), parallelism=7) == 40
+        assert heard == list(range(1, 41))
+        assert seen == {f"/{n}": 1 for n in range(40)}
+        assert most == 7
+
+    def test_the_first_refusal_ends_the_others(self) -> None:
+        seen: list[str] = []
+
+        async def answer(request: web.Request) -> web.Response:
+            seen.append(request.path)
+            if request.path == "/5":
+                return web.Response(status=403, text="forbidden")
+            await asyncio.sleep(0.01 if int(request.path[1:]) < 5 else 30)
+            return web.Response(text="{}")
+
+        calls = (Call("POST", f"/{n}", b"{}") for n in range(1000))
+        with pytest.raises(ExceptionGroup) as caught:
+            ask(answer, lambda bulk: bulk.each(calls), parallelism=4)
+        assert [error.where for error in caught.value.exceptions if isinstance(error, ApiError)] == [
+            "POST /5"
+        ]
+        assert len(seen) < 20
+
+    def test_nothing_to_send(self) -> None:
+        assert ask(always(500), lambda bulk: bulk.each([])) == 0
+
+    def test_a_single_error_comes_out_bare(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("framework.cluster.api.ATTEMPTS_MAX", 1)
+        endpoint = PlainEndpoint(Path("kubeconfig"), "http://127.0.0.1:1", "", "", "")
+        with pytest.raises(ApiError):
+            run_bulk(lambda bulk: bulk.each([Call("GET", "/x")]), endpoint)
+
+
+class TestPages:
+    def test_follow_the_continue_token_and_read_only_what_is_asked(self) -> None:
+        asked: list[dict[str, str]] = []
+
+        async def answer(request: web.Request) -> web.Response:
+            asked.append(dict(request.query))
+            first = int(request.query["continue"].removeprefix("from/") or 0)
+            items = [{"name": f"n{n}", "unread": {}} for n in range(first, min(first + 3, 7))]
+            token = f"from/{first + 3}" if first + 3 < 7 else ""
+            metadata = {"continue": token, "resourceVersion": "1", "remainingItemCount": 9}
+            return web.json_response({"kind": "List", "metadata": metadata, "items": items})
+
+        async def read(bulk: Bulk) -> list[list[str]]:
+            pages = bulk.pages("/api/v1/nodes", Item, selector="a/b=c d", page_size=3)
+            return [[item.name for item in page] async for page in pages]
+
+        assert ask(answer, read) == [["n0", "n1", "n2"], ["n3", "n4", "n5"], ["n6"]]
+        assert [query["continue"] for query in asked] == ["", "from/3", "from/6"]
+        assert {query["limit"] for query in asked} == {"3"}
+        assert {query["labelSelector"] for query in asked} == {"a/b=c d"}
+
+    def test_an_empty_list_is_one_empty_page(self) -> None:
+        async def read(bulk: Bulk) -> list[list[Item]]:
+            return [page async for page in bulk.pages("/x", Item)]
+
+        assert ask(always(200, '{"metadata": {}, "items": []}'), read) == [[]]
