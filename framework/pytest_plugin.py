@@ -28,7 +28,7 @@ from framework.measurement import RealNode
 from framework.outcome import RunResult
 from framework.preflight import require_machine
 from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
-from framework.spec import RealNodeSpec, require_count, require_version
+from framework.spec import RealNodeSpec, TextAccount, require_count, require_version
 from framework.units import parse_bytes, parse_count
 from framework.workload import DaemonSetService
 
@@ -260,7 +260,7 @@ def fleet(lab: Lab, _live_view: None) -> FleetFixture:
 
 @pytest.fixture
 def daemonset_service(lab: Lab, _live_view: None) -> Iterator[Callable[..., DaemonSetService]]:
-    """``daemonset_service(endpoints=N, mode=None)``: a Service with an endpoint on N nodes.
+    """``daemonset_service(endpoints=N, mode=None, ports=(80,))``: a Service with an endpoint on N nodes.
 
     Its pods are Ready when it is returned. ``node.program(service)`` creates the Service itself; after the
     test it is withdrawn and the pods stay for the next test.
@@ -282,20 +282,27 @@ def real_node(
 ) -> Iterator[Callable[..., RealNode]]:
     """``real_node(memory="2GiB", kube_proxy="1.35.0", ballast="0", kube_proxy_config={})``: a fresh node.
 
-    Ready through its own kubelet, kube-proxy in sync with an idle cluster. Removed after the test.
+    Ready through its own kubelet, kube-proxy in sync with an idle cluster. Removed after the test. With
+    ``text="host"`` the pages of its executables are not charged to it.
     """
     state = request.config.stash[_STATE]
     nodes: list[RealNode] = []
     repro = f"pytest {shlex.quote(request.node.nodeid)} --max-nodes {state.settings.max_nodes}"
 
     def make(
-        *, memory: str, kube_proxy: str, ballast: str = "0", kube_proxy_config: dict[str, Any] | None = None
+        *,
+        memory: str,
+        kube_proxy: str,
+        ballast: str = "0",
+        kube_proxy_config: dict[str, Any] | None = None,
+        text: TextAccount = "charged",
     ) -> RealNode:
         spec = RealNodeSpec(
             memory_bytes=parse_bytes(memory),
             kube_proxy=require_version(kube_proxy, where="kube_proxy"),
             kube_proxy_config=kube_proxy_config or {},
             ballast_bytes=parse_bytes(ballast, where="ballast"),
+            text=text,
         )
         nodes.append(RealNode.start(lab, spec, test_id=request.node.nodeid, repro=repro))
         return nodes[-1]
