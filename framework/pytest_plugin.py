@@ -184,7 +184,7 @@ def _note_skip(item: pytest.Item, state: _State, reason: str) -> None:
                 kube_proxy=params["kube_proxy"],
                 limit_bytes=None,
                 verdict="skipped",
-                reasons=(reason,),
+                reasons=(reason if "endpoints" in params else f"{item.name}: {reason}",),
             )
         )
 

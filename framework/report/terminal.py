@@ -106,7 +106,7 @@ def _order(row: Row) -> tuple[int, int, tuple[int, ...]]:
 
 
 def _table(limit_bytes: int | None, rows: Sequence[Row], style: box.Box) -> Table:
-    title = "Node limit unknown" if limit_bytes is None else f"Node limit {mib(limit_bytes)} MiB"
+    title = f"Node limit {mib(limit_bytes)} MiB" if limit_bytes is not None else "Not measured"
     table = Table(box=style, title=title, title_justify="left", title_style="bold", show_lines=False)
     for header in (
         "end-\npoints",
@@ -178,6 +178,10 @@ def _measuring_notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
         f"Node peak: all memory charged to the node, page cache included, from {_sources(node)}; in brackets "
         "what could not be reclaimed (anonymous + kernel), from samples."
     )
+    kinds = {"full" if outcome.sync_full else "partial" for outcome in outcomes if outcome.sync_s is not None}
+    if kinds:
+        words = " and ".join(sorted(kinds))
+        yield f"Sync: kube-proxy's own time for the sync that programmed the last endpoint ({words})."
     yield ">= the truth is this or more.  - not seen."
 
 
