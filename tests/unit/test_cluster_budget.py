@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framework.cluster import lease_budget
@@ -27,6 +27,7 @@ def test_large_fleets_are_not(nodes: int, lease_s: int, grace_s: int) -> None:
     assert not budget.is_production
 
 
+@settings(deadline=None)
 @given(NODES, RATES)
 def test_renewals_fit_the_rate_and_healthy_nodes_stay_ready(nodes: int, rate: float) -> None:
     budget = lease_budget(nodes, renewals_per_s=rate)
@@ -36,6 +37,7 @@ def test_renewals_fit_the_rate_and_healthy_nodes_stay_ready(nodes: int, rate: fl
     assert budget.grace_s >= 50
 
 
+@settings(deadline=None)
 @given(NODES, RATES)
 def test_no_lease_is_longer_than_it_must_be(nodes: int, rate: float) -> None:
     lease_s = lease_budget(nodes, renewals_per_s=rate).lease_s

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framework.fleet import FAKE_RANGE, FAKE_SELECTOR, INDEX_LABEL, LEASE_NAMESPACE, node_address, node_name
@@ -25,6 +25,7 @@ def a_node(index: int) -> dict[str, Any]:
     return decoded
 
 
+@settings(deadline=None)
 @given(INDEXES, INDEXES)
 def test_names_and_addresses_are_distinct_and_in_order(one: int, other: int) -> None:
     assert (node_name(one) == node_name(other)) == (one == other)
@@ -33,6 +34,7 @@ def test_names_and_addresses_are_distinct_and_in_order(one: int, other: int) -> 
     assert (addresses[0] == addresses[1]) == (one == other)
 
 
+@settings(deadline=None)
 @given(INDEXES)
 def test_addresses_are_inside_their_range_and_apart_from_all_others(index: int) -> None:
     address = ipaddress.ip_address(node_address(index))
@@ -46,6 +48,7 @@ def test_a_fleet_of_a_hundred_thousand_has_as_many_addresses() -> None:
     assert len({node_address(index) for index in range(100_000)}) == 100_000
 
 
+@settings(deadline=None)
 @given(INDEXES)
 def test_a_node_is_ready_and_carries_what_finds_it(index: int) -> None:
     node = a_node(index)
@@ -75,6 +78,7 @@ def test_times_are_utc() -> None:
     assert lease["spec"]["renewTime"] == "2026-02-03T04:05:06.070000Z"
 
 
+@settings(deadline=None)
 @given(INDEXES, st.integers(1, 100_000))
 def test_a_lease_is_free_for_kwok_to_take(index: int, lease_s: int) -> None:
     lease = msgspec.json.decode(lease_body(index, lease_s=lease_s, now=NOW))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framework.errors import MissingRequirementError
@@ -15,6 +15,7 @@ INSIDE = st.integers(int(CLUSTER_RANGE[0]), int(CLUSTER_RANGE[-1])).map(ipaddres
 ROUTES = st.builds(lambda address, prefix: f"{address}/{prefix}", INSIDE, st.integers(17, 32))
 
 
+@settings(deadline=None)
 @given(st.lists(ROUTES | INSIDE.map(str), max_size=60))
 def test_never_overlaps_what_is_routed(taken: list[str]) -> None:
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framework.realnode import CopyPool
@@ -71,12 +71,14 @@ class TestKubeProxy:
 
 
 class TestMerging:
+    @settings(deadline=None)
     @given(TREES)
     def test_nothing_over_something_changes_nothing(self, tree: dict[str, Any]) -> None:
         assert merged(tree, {}) == tree
         assert merged({}, tree) == tree
         assert merged(tree, tree) == tree
 
+    @settings(deadline=None)
     @given(TREES, TREES, TREES)
     def test_the_last_one_wins_however_it_is_grouped(
         self, base: dict[str, Any], middle: dict[str, Any], last: dict[str, Any]
@@ -174,3 +176,12 @@ class TestExecutables:
 
     def test_a_static_program_has_no_library(self, program: Path) -> None:
         assert shared_libraries(program) == frozenset()
+
+    def test_text_that_belongs_to_the_host_is_the_hosts_own_file(self, program: Path, tmp_path: Path) -> None:
+        node = Executables(CopyPool(tmp_path / "pool"), tmp_path / "node", "host")
+        node.take([("program", program), ("sh", Path("/bin/sh"))])
+        assert (node.bin / "program").samefile(program)
+        assert (node.bin / "sh").samefile("/bin/sh")
+        assert any(link.name.startswith("libc.") for link in node.lib.iterdir())
+        assert not (tmp_path / "pool").exists()
+        node.give_back()

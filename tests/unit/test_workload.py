@@ -37,10 +37,10 @@ def test_slices_hold_every_endpoint_once_a_hundred_each(endpoints: int) -> None:
 
 
 def test_slices_are_the_services_and_ready() -> None:
-    (piece,) = slices(3, port=8080)
+    (piece,) = slices(3, ports=(80, 8080))
     assert piece["metadata"]["labels"]["kubernetes.io/service-name"] == "web"
     assert piece["addressType"] == "IPv4"
-    assert piece["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
+    assert [(port["port"], port["protocol"]) for port in piece["ports"]] == [(80, "TCP"), (8080, "TCP")]
     assert {entry["conditions"]["ready"] for entry in piece["endpoints"]} == {True}
     (call,) = slice_calls(a_service(3))
     assert (call.method, call.path) == (
@@ -58,14 +58,24 @@ def test_slices_belong_to_nobody_who_would_delete_them() -> None:
 
 @pytest.mark.parametrize(("mode", "selector"), [("native", {"app": "web"}), ("endpointslices", None)])
 def test_only_a_native_service_selects_pods(mode: EndpointMode, selector: dict[str, str] | None) -> None:
-    manifest = service_manifest(a_service(10, mode, port=8080))
-    assert manifest["spec"].get("selector") == selector
-    assert manifest["spec"]["ports"] == [
-        {"name": "http", "port": 8080, "targetPort": 8080, "protocol": "TCP"}
+    assert service_manifest(a_service(10, mode))["spec"].get("selector") == selector
+
+
+@pytest.mark.parametrize("mode", ["native", "endpointslices"])
+def test_every_port_of_a_service_is_found_in_its_slices(mode: EndpointMode) -> None:
+    spec = a_service(10, mode, ports=(80, 443))
+    ports = service_manifest(spec)["spec"]["ports"]
+    assert [(port["port"], port["targetPort"], port["protocol"]) for port in ports] == [
+        (80, 80, "TCP"),
+        (443, 443, "TCP"),
     ]
+    (piece,) = slices(10, ports=(80, 443))
+    assert [port["name"] for port in piece["ports"]] == [port["name"] for port in ports]
+    assert len({port["name"] for port in ports}) == 2
 
 
 class TestDaemonSet:
+    @settings(deadline=None)
     @given(st.integers(1, 100_000))
     def test_runs_on_exactly_the_first_fakes(self, endpoints: int) -> None:
         template = daemonset_manifest(a_service(endpoints, "native"))["spec"]["template"]
@@ -77,13 +87,13 @@ class TestDaemonSet:
         ]
 
     def test_its_pods_have_their_nodes_address_and_the_services_label(self) -> None:
-        spec = daemonset_manifest(a_service(5, "native", port=8080))["spec"]
+        spec = daemonset_manifest(a_service(5, "native", ports=(80, 8080)))["spec"]
         assert spec["template"]["spec"]["hostNetwork"] is True
         labels = spec["template"]["metadata"]["labels"]
         assert labels == spec["selector"]["matchLabels"]
         assert labels == service_manifest(a_service(5, "native"))["spec"]["selector"]
         (container,) = spec["template"]["spec"]["containers"]
-        assert container["ports"] == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
+        assert [port["containerPort"] for port in container["ports"]] == [80, 8080]
 
     def test_a_changed_size_does_not_replace_pods(self) -> None:
         assert daemonset_manifest(a_service(5, "native"))["spec"]["updateStrategy"] == {"type": "OnDelete"}
