@@ -192,7 +192,9 @@ class Lab:
             return ()
         if self.settings.keep:
             self._ledger.keep()
-            log.warning("kept: KUBECONFIG=%s; remove it with `kilonode clean`", self.cluster.kubeconfig)
+            cluster = self._cluster
+            kept = f"KUBECONFIG={cluster.kubeconfig}" if cluster is not None else str(self._ledger.folder)
+            log.warning("kept: %s; remove it with `kilonode clean`", kept)
             return ()
         self._keep_control_plane_logs()
         with self.phase("teardown", ""):
