@@ -193,6 +193,7 @@ class TestSlug:
             ("..", "measurement"),
             ("", "measurement"),
         ],
+        ids=["a test id", "a path", "dots", "nothing"],
     )
     def test_is_a_plain_name(self, test_id: str, expected: str) -> None:
         assert slug(test_id) == expected
