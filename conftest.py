@@ -19,7 +19,7 @@ from framework import pytest_plugin
 
 EXTRAS_HERE = importlib.util.find_spec("hypothesis") is not None
 
-collect_ignore = [] if EXTRAS_HERE else ["tests"]
+collect_ignore = [] if EXTRAS_HERE else ["tests/unit", "tests/integration"]
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
