@@ -85,7 +85,7 @@ def test_nothing_is_left_to_download() -> None:
     assert versions == ("v1.37.2", "3.6.6", "v0.8.0")
 
 
-@pytest.mark.parametrize(("nodes", "lease_s", "grace_ms"), [(100, 40, 50_000), (10_000, 400, 200_000)])
+@pytest.mark.parametrize(("nodes", "lease_s", "grace_ms"), [(100, 40, 50_000), (10_000, 400, 300_000)])
 def test_the_budget_is_not_multiplied(nodes: int, lease_s: int, grace_ms: int) -> None:
     found = options(nodes)
     assert found["heartbeatFactor"] == 1
