@@ -22,7 +22,7 @@ RENEWALS_PER_LEASE: Final = 4
 RENEWALS_PER_S: Final = 100.0
 """Renewals that 2 cores carry beside an experiment: about 2 ms of kube-apiserver CPU each."""
 _GRACE_PER_INTERVAL: Final = 3.0
-"""Two waves of renewals may come late, as they do while thousands of pods are created, before a fake is lost."""
+"""Two waves of renewals may come late, as they do while thousands of pods are created."""
 
 
 class LeaseBudget(Spec, frozen=True, kw_only=True):

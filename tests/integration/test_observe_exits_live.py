@@ -82,7 +82,7 @@ def test_nft_reading_a_transaction(cgroup: MemoryCgroup, recorder: ExitRecorder)
     assert nft.memory_bytes_peak > MIB
 
 
-@pytest.mark.parametrize("size_bytes", [160 * MIB, 300 * MIB])
+@pytest.mark.parametrize("size_bytes", [400 * MIB, 600 * MIB])
 def test_the_peak_is_what_wait4_tells_the_parent(
     cgroup: MemoryCgroup, recorder: ExitRecorder, size_bytes: int
 ) -> None:
@@ -106,14 +106,14 @@ def test_many_threads_make_one_process(cgroup: MemoryCgroup, recorder: ExitRecor
         "import threading, time, sys\n"
         "threads = [threading.Thread(target=time.sleep, args=(0.05,)) for _ in range(20)]\n"
         "[t.start() for t in threads]; [t.join() for t in threads]\n"
-        "b = bytearray(128 << 20); sys.exit(7)"
+        "b = bytearray(400 << 20); sys.exit(7)"
     )
     process = subprocess.Popen(inside([sys.executable, "-c", script], cgroup_procs=cgroup.procs_path))
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     (recorded,) = recorder.exits(cgroup)
     assert recorded.exit_code == 7
-    assert recorded.memory_bytes_peak >= 128 * MIB
+    assert recorded.memory_bytes_peak >= 400 * MIB
     assert abs(recorded.memory_bytes_peak - usage.ru_maxrss * KIB) <= SLACK_BYTES
 
 
