@@ -1,0 +1,146 @@
+"""One real control plane and fleet for all live tests, in a state folder of its own.
+
+Runs that tests start as processes of their own share that folder: what cleans up after them meets a live run
+there, and must leave it alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from framework.binaries import Binaries
+from framework.cluster import ControlPlaneSettings, EmbeddedCluster, lease_budget
+from framework.fleet import Fleet
+from framework.ledger import STATE_ENV, Ledger
+from framework.preflight import require_machine
+from framework.realnode import CopyPool
+from framework.wait import wait_until
+
+STORY_TIMEOUT_S = 120.0
+SETTINGS = ControlPlaneSettings(budget=lease_budget(1000), envs={"kube-apiserver": {"GOGC": "100"}})
+
+
+@pytest.fixture(autouse=True)
+def machine() -> None:
+    """Live tests are skipped with the remedy where this machine lacks something."""
+    require_machine()
+
+
+@pytest.fixture(scope="session")
+def live_state() -> Iterator[Path]:
+    """A state folder whose path is short enough for unix sockets; everybody may look inside."""
+    with tempfile.TemporaryDirectory(prefix="kn-") as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder).chmod(0o755)
+        patch.setenv(STATE_ENV, folder)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def binaries() -> Binaries:
+    return Binaries()
+
+
+@pytest.fixture(scope="session")
+def ledger(live_state: Path) -> Iterator[Ledger]:
+    require_machine()
+    begun = Ledger.begin(live_state)
+    yield begun
+    assert begun.finish() == ()
+
+
+@pytest.fixture(scope="session")
+def started(ledger: Ledger, binaries: Binaries) -> tuple[EmbeddedCluster, float]:
+    """A control plane, and the seconds that its start took."""
+    binaries.ensure_all(list(binaries.defaults()))
+    begin_s = time.monotonic()
+    plane = EmbeddedCluster.start(ledger, binaries, SETTINGS)
+    return plane, time.monotonic() - begin_s
+
+
+@pytest.fixture(scope="session")
+def cluster(started: tuple[EmbeddedCluster, float]) -> EmbeddedCluster:
+    return started[0]
+
+
+@pytest.fixture(scope="session")
+def fakes(cluster: EmbeddedCluster) -> Fleet:
+    """The shared cluster's fake nodes; a test grows it to what it needs and finds it at any size."""
+    return Fleet(cluster.endpoint, cluster.settings.budget, kubelet_version=cluster.version)
+
+
+@pytest.fixture(scope="session")
+def copies(ledger: Ledger) -> CopyPool:
+    return CopyPool(ledger.folder / "copies")
+
+
+@dataclass(frozen=True)
+class Story:
+    """pytest, run on a file of its own as a user would, in a process of its own."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def latest(self) -> Path:
+        return self.folder / "runs" / "latest"
+
+    @property
+    def output(self) -> str:
+        return (self.folder / "output.txt").read_text(errors="replace")
+
+    def end(self) -> int:
+        """Its exit status."""
+        return self.process.wait(STORY_TIMEOUT_S)
+
+    def wait_until_measuring(self) -> None:
+        """Return in the middle of a measurement, two seconds or more before its end."""
+
+        def begun() -> bool | None:
+            assert self.process.poll() is None, self.output
+            return any(self.latest.glob("*/result.json")) or None
+
+        wait_until(
+            begun,
+            what="a measurement",
+            timeout_s=STORY_TIMEOUT_S,
+            interval_s=0.05,
+            describe=lambda: self.output,
+        )
+
+
+@pytest.fixture
+def tell(tmp_path: Path, live_state: Path) -> Iterator[Callable[..., Story]]:
+    """``tell(source, *options)`` starts pytest on a test file with that source."""
+    with ExitStack() as stack:
+
+        def start(source: str, *options: str) -> Story:
+            (tmp_path / "test_story.py").write_text(source)
+            (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+            output = stack.enter_context((tmp_path / "output.txt").open("wb"))
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+                cwd=tmp_path,
+                env={**os.environ, STATE_ENV: str(live_state)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            stack.callback(_put_down, process)
+            return Story(tmp_path, process)
+
+        yield start
+
+
+def _put_down(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
