@@ -1,0 +1,89 @@
+"""A whole measurement, as a user makes one: pytest on a file, a table, a run folder, an exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from framework import load_run
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Story
+
+MEASURES = """
+from framework import MIB, Expectation
+
+def test_story(fleet, real_node, daemonset_service, kube_proxy):
+    fleet.grow_to(30)
+    service = daemonset_service(endpoints=30)
+    node = real_node(memory="1GiB", kube_proxy=kube_proxy)
+    node.program(service).expect(EXPECTATION)
+"""
+OPTIONS = ("--max-nodes=100", "--endpoint-mode=endpointslices", "--kube-proxy=1.37.2")
+FITS = 'Expectation(programming="programmed", nft_bytes_below=20 * MIB, ready_throughout=True)'
+TOO_MUCH = 'Expectation(programming="programmed", nft_bytes_below=1 * MIB)'
+
+
+@pytest.fixture
+def measure(tell: Callable[..., Story]) -> Callable[[str], Story]:
+    return lambda expectation: tell(MEASURES.replace("EXPECTATION", expectation), *OPTIONS)
+
+
+def test_a_measurement_that_passes(measure: Callable[[str], Story]) -> None:
+    story = measure(FITS)
+    assert story.end() == pytest.ExitCode.OK, story.output
+    for words in ("endpoints x kube-proxy", "1.37.2", "pass", "runs/"):
+        assert words in story.output
+
+    (result,) = load_run(story.latest)
+    assert result.verdict is not None
+    assert (result.stage, result.verdict.result) == ("checked", "pass")
+    assert result.test_id == "test_story.py::test_story[kube_proxy-1.37.2]"
+    outcome, evidence = result.outcome, result.evidence
+    assert outcome is not None
+    assert evidence is not None
+    assert evidence.ruleset is not None
+    assert evidence.ruleset.endpoints == 30
+    assert evidence.exit_records_lost == 0
+    loads = [end for end in evidence.exits if end.loads_ruleset]
+    assert loads
+    assert {(end.comm, end.exit_code, end.source) for end in loads} == {("nft", 0, "exit_record")}
+    assert outcome.nft_bytes_peak is not None
+    assert outcome.nft_bytes_peak.value <= max(end.memory_bytes_peak for end in loads)
+    assert 0 < evidence.cgroup.baseline.charged_bytes <= evidence.cgroup.charged_bytes_peak.value
+    under_load = [sample for sample in evidence.status if sample.at_s >= evidence.workload_applied_at_s]
+    assert {sample.ready for sample in under_load} == {"True"}
+    assert {daemon.name for daemon in evidence.daemons} == {"containerd", "kubelet", "kube-proxy"}
+    used = {component.name for component in result.environment.components}
+    assert used >= {"etcd", "kube-apiserver", "kwok", "kubelet", "kube-proxy", "nft", "containerd"}
+    logs = {path.name for path in story.latest.glob("*/logs/*") if path.stat().st_size}
+    assert logs >= {"kube-proxy.log", "kubelet.log", "containerd.log", "kube-proxy.yaml"}
+    assert list(story.latest.glob("control-plane/*.log"))
+
+
+def test_a_measurement_that_fails(measure: Callable[[str], Story]) -> None:
+    story = measure(TOO_MUCH)
+    assert story.end() == pytest.ExitCode.TESTS_FAILED, story.output
+    failure = story.output.partition("= FAILURES =")[2].partition("endpoints x kube-proxy")[0]
+    assert "fail: 30 endpoints, kube-proxy 1.37.2" in failure
+    assert "expected nft's peak below 1.0 MiB" in failure
+    assert "see it again" in failure
+    assert "pytest 'test_story.py::test_story[kube_proxy-1.37.2]'" in failure
+    assert "fail" in story.output.partition("endpoints x kube-proxy")[2]
+    (result,) = load_run(story.latest)
+    assert result.verdict is not None
+    assert result.verdict.result == "fail"
+    assert result.verdict.reasons
+
+
+def test_measuring_is_refused_under_xdist(tell: Callable[..., Story], live_state: Path) -> None:
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed; remedy: pip install pytest-xdist")
+    runs = {folder.name for folder in (live_state / "runs").glob("*")}
+    story = tell("def test_story(lab): pass", "-n", "2")
+    assert story.end() == pytest.ExitCode.TESTS_FAILED, story.output
+    assert "kilonode doesn't measure under xdist" in story.output
+    assert not (story.folder / "runs").exists()
+    assert {folder.name for folder in (live_state / "runs").glob("*")} == runs
