@@ -270,9 +270,14 @@ class MemoryCgroup:
 
         The parents stay, for the run that made them. Raises TimeLimitError when the kernel keeps it busy.
         """
-        self.kill_all(timeout_s)
+
+        def removed() -> bool | None:
+            """A process may have entered since the last kill, as the child of a wrapper does."""
+            self.kill_all(timeout_s)
+            return all(_removed(cgroup.path) for cgroup in self.walk()) or None
+
         wait_until(
-            lambda: all(_removed(cgroup.path) for cgroup in self.walk()) or None,
+            removed,
             what=f"the removal of {self.kernel_path}",
             timeout_s=timeout_s,
             interval_s=0.02,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal, TypeVar
@@ -235,8 +236,9 @@ class Lab:
         return EmbeddedCluster.start(self.ledger, self.binaries, settings)
 
     def _keep_control_plane_logs(self) -> None:
-        if self._cluster is not None:
-            self._cluster.keep_logs(self.run_folder.path / "control-plane")
+        """Also those of a control plane that never came up."""
+        for logs in EmbeddedCluster.logs_below(self.ledger.folder):
+            shutil.copytree(logs, self.run_folder.path / "control-plane", dirs_exist_ok=True)
 
 
 def _distribution() -> str:

@@ -30,6 +30,7 @@ PARALLELISM: Final = 64
 REQUEST_TIMEOUT_S: Final = 60.0
 ATTEMPTS_MAX: Final = 8
 PAGE_SIZE: Final = 500
+UNDER_WAY_S: Final = 2.0
 CLOSING_S: Final = 0.25
 """TLS connections that were cut off in their handshake need turns of the event loop to close, and aiohttp
 waits only for those that it had handed out; this is the pause that its documentation advises."""
@@ -154,21 +155,38 @@ class Bulk:
     async def each(self, calls: Iterable[Call], on_done: Callable[[int], object] = int) -> int:
         """Send all ``calls``, ``parallelism`` at a time; gives how many. ``on_done`` hears the count so far.
 
-        The first refusal ends the others and is raised.
+        After the first refusal no further call is sent; those under way may end by themselves for a moment,
+        because connections that are cut off in their handshake never close. The refusal is raised.
         """
         source = iter(calls)
         done = 0
+        refused = False
 
         async def worker() -> None:
-            nonlocal done
-            for call in source:
-                await self.request(call)
-                done += 1
-                on_done(done)
+            nonlocal done, refused
+            try:
+                for call in source:
+                    if refused:
+                        return
+                    await self.request(call)
+                    done += 1
+                    on_done(done)
+            except BaseException:
+                refused = True
+                raise
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.parallelism):
-                group.create_task(worker())
+        workers = [asyncio.create_task(worker()) for _ in range(self.parallelism)]
+        try:
+            _, under_way = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            if under_way:
+                await asyncio.wait(under_way, timeout=UNDER_WAY_S)
+        finally:
+            for task in workers:
+                task.cancel()
+            ends = await asyncio.gather(*workers, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
+                raise end
         return done
 
     async def pages(
@@ -188,13 +206,10 @@ class Bulk:
 
 
 def run_bulk(work: Callable[[Bulk], Any], endpoint: ApiEndpoint, *, parallelism: int = PARALLELISM) -> Any:
-    """Run ``work(bulk)``, a coroutine, to its end from synchronous code; a single error comes out bare."""
+    """Run ``work(bulk)``, a coroutine, to its end from synchronous code."""
 
     async def main() -> Any:
         async with Bulk(endpoint, parallelism=parallelism) as bulk:
             return await work(bulk)
 
-    try:
-        return asyncio.run(main())
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from group
+    return asyncio.run(main())

@@ -16,7 +16,6 @@ both, wait for /readyz.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -158,10 +157,10 @@ class EmbeddedCluster:
             for component in CONTROLLERS:
                 self.signal(component, signal.SIGCONT)
 
-    def keep_logs(self, folder: Path) -> None:
-        """Copy the components' logs to ``folder``."""
-        if self.logs.is_dir():
-            shutil.copytree(self.logs, folder, dirs_exist_ok=True)
+    @staticmethod
+    def logs_below(run_folder: Path) -> tuple[Path, ...]:
+        """The log folder of a run's control plane, whether it came up or not."""
+        return tuple(run_folder.glob("cluster/kwokctl/clusters/*/logs"))
 
     def stop(self) -> None:
         """Delete the control plane; the ledger removes its namespace, cgroup and folder."""

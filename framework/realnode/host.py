@@ -131,9 +131,11 @@ class HostNode:
             daemon.stop()
         self.cgroup.remove()
         self.executables.give_back()
-        self._unregister()
-        failures = self.ledger.undo(self.things)
-        self.things.clear()
+        try:
+            self._unregister()
+        finally:
+            failures = self.ledger.undo(self.things)
+            self.things.clear()
         if failures:
             raise KilonodeError(
                 f"the node left something behind: {'; '.join(failures)}",
