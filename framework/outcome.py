@@ -256,8 +256,9 @@ class Doubt(Record, frozen=True, kw_only=True):
 class Outcome(Record, frozen=True, kw_only=True):
     """What the evidence means for one node, one Service and one kube-proxy.
 
-    ``retries`` counts syncs that followed a failed one; ``retry_interval_s`` is the median time between
-    the starts of failed ones. ``ready_throughout`` is None where the status was not seen often enough to say.
+    ``retries`` counts syncs that followed a failed one; ``retry_interval_s`` is the longest time between the
+    starts of two failed ones in a row: a change of endpoints brings the next sync earlier.
+    ``ready_throughout`` is None where the status was not seen often enough to say.
     """
 
     programming: Programming

@@ -13,7 +13,6 @@ about syncs is therefore said about the family that carries the Service.
 from __future__ import annotations
 
 import signal
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,7 +65,7 @@ def derive_outcome(evidence: Evidence) -> Outcome:
         ),
         sync_errors=tuple(dict.fromkeys(sync.error for sync in evidence.syncs if sync.error is not None)),
         retries=sum(earlier.error is not None for earlier, _ in pairwise(reading.syncs)),
-        retry_interval_s=_median_interval_s(retry_starts_s),
+        retry_interval_s=_longest_interval_s(retry_starts_s),
         ready_throughout=reading.ready_throughout,
         ready_at_end=bool(samples) and max(samples, key=lambda sample: sample.at_s).ready == "True",
         ruleset=evidence.ruleset,
@@ -208,9 +207,8 @@ def _programmed_after_s(reading: _Reading) -> float | None:
     return programmed_at_s - reading.evidence.workload_applied_at_s
 
 
-def _median_interval_s(starts_s: Sequence[float]) -> float | None:
-    intervals_s = [later - earlier for earlier, later in pairwise(starts_s)]
-    return statistics.median(intervals_s) if intervals_s else None
+def _longest_interval_s(starts_s: Sequence[float]) -> float | None:
+    return max((later - earlier for earlier, later in pairwise(starts_s)), default=None)
 
 
 def _doubts(reading: _Reading) -> Iterator[Doubt]:

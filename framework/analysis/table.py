@@ -97,7 +97,7 @@ def _sync(outcome: Outcome) -> str:
 def _errors(outcome: Outcome) -> str:
     if not outcome.sync_errors:
         return "none"
-    interval = "" if outcome.retry_interval_s is None else f", every {outcome.retry_interval_s:.0f} s"
+    interval = "" if outcome.retry_interval_s is None else f"; longest wait {outcome.retry_interval_s:.0f} s"
     errors = "; ".join(error[:_ERROR_CHARS_MAX] for error in outcome.sync_errors)
     retries = "1 retry" if outcome.retries == 1 else f"{outcome.retries} retries"
     return f"{errors} ({retries}{interval})"

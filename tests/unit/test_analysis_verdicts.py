@@ -227,7 +227,7 @@ class TestExpect:
             "limit          2,048 MiB",
             "nft peak       >=1,063 MiB (exit record), 2 runs",
             "killed         nft x2 (out of memory at 2,048 MiB)",
-            "sync error     signal: killed (1 retry, every 30 s)",
+            "sync error     signal: killed (1 retry; longest wait 30 s)",
             "ready          throughout: yes, at the end: yes",
             "see it again   pytest -k 'real_node and 100k'",
         ):
