@@ -14,15 +14,20 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
 
-import aiohttp
-import kubernetes
 import msgspec
 import tenacity
 
 from framework.errors import KilonodeError
+from framework.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import aiohttp
+    import kubernetes
+else:
+    aiohttp, kubernetes = LazyModule("aiohttp"), LazyModule("kubernetes")
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 

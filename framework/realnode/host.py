@@ -13,13 +13,14 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from framework import network
 from framework.binaries import Binaries, Binary
 from framework.cgroup import MemoryCgroup, memory_cgroup
 from framework.cluster import ApiEndpoint, EmbeddedCluster
 from framework.errors import KilonodeError
+from framework.lazy import LazyModule
 from framework.ledger import Folder, Ledger, Netns, Thing
 from framework.outcome import DaemonRecord, Measure
 from framework.process import Daemon
@@ -27,6 +28,11 @@ from framework.realnode import config
 from framework.realnode.private_copy import CopyPool, Executables
 from framework.spec import RealNodeSpec
 from framework.wait import wait_until
+
+if TYPE_CHECKING:
+    import kubernetes
+else:
+    kubernetes = LazyModule("kubernetes")
 
 READY_TIMEOUT_S: Final = 60.0
 SOCKET_TIMEOUT_S: Final = 30.0
@@ -255,7 +261,7 @@ class HostNode:
     def node_condition(self) -> str | None:
         """The status of the node's Ready condition; None while there is no Node."""
         with self.endpoint.client() as client:
-            core = _kubernetes().CoreV1Api(client)
+            core = kubernetes.client.CoreV1Api(client)
             items = core.list_node(field_selector=f"metadata.name={self.name}").items
         for item in items:
             for condition in item.status.conditions or ():
@@ -265,15 +271,9 @@ class HostNode:
 
     def _unregister(self) -> None:
         with self.endpoint.client() as client:
-            core = _kubernetes().CoreV1Api(client)
+            core = kubernetes.client.CoreV1Api(client)
             if core.list_node(field_selector=f"metadata.name={self.name}").items:
                 core.delete_node(self.name)
-
-
-def _kubernetes() -> Any:
-    import kubernetes  # noqa: PLC0415
-
-    return kubernetes.client
 
 
 def _describe(daemon: Daemon) -> DaemonRecord:

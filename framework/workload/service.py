@@ -16,17 +16,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import kubernetes
 import msgspec
 
 from framework.cluster import ApiEndpoint, Bulk, Call, run_bulk
 from framework.errors import KilonodeError
 from framework.fleet import INDEX_LABEL, node_address, node_name
+from framework.lazy import LazyModule
 from framework.outcome import Record
 from framework.spec import ServiceSpec
 from framework.wait import wait_until
+
+if TYPE_CHECKING:
+    import kubernetes
+else:
+    kubernetes = LazyModule("kubernetes")
 
 NAMESPACE: Final = "default"
 SLICE_ENDPOINTS_MAX: Final = 100
