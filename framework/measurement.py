@@ -135,10 +135,9 @@ class RealNode:
         """Apply ``service`` and wait until the node is programmed, has failed, or ``timeout_s`` is over."""
         started = self._started(service)
         folder = self._lab.run_folder.start(started)
-        applied_at_s = self._now_s()
         with self._lab.phase("programming", f"{service.spec.endpoints:,} endpoints on {self.name}"):
-            service.apply()
-            programmed_at_s, ruleset = self._wait(service, applied_at_s + timeout_s)
+            applied_at_s = service.apply() - self._zero_s
+            programmed_at_s, ruleset = self._wait(service, self._now_s() + timeout_s)
             time.sleep(STATUS_AFTER_S)
         with self._lab.phase("evidence", str(folder.path.name)):
             evidence = self._evidence(service, applied_at_s, programmed_at_s, ruleset)

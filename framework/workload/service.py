@@ -73,6 +73,7 @@ class DaemonSetService:
         self._endpoint = endpoint
         self._client = endpoint.client()
         self._core = kubernetes.client.CoreV1Api(self._client)
+        self._applied_s: float | None = None
         self._apps = kubernetes.client.AppsV1Api(self._client)
 
     @property
@@ -89,8 +90,18 @@ class DaemonSetService:
             self._put_daemonset()
             self._wait_for_pods(on_done)
 
-    def apply(self) -> None:
-        """Create the Service; its endpoints follow. Returns before they are complete."""
+    def apply(self) -> float:
+        """Create the Service; its endpoints follow. Returns before they are complete.
+
+        Gives the moment of creation (CLOCK_BOOTTIME, seconds). One that is there stays, so that several nodes
+        can be measured under it.
+        """
+        if self._applied_s is None:
+            self._applied_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+            self._create()
+        return self._applied_s
+
+    def _create(self) -> None:
         self._core.create_namespaced_service(NAMESPACE, service_manifest(self.spec))
         if self.spec.mode == "endpointslices":
             run_bulk(lambda bulk: bulk.each(slice_calls(self.spec)), self._endpoint)
@@ -134,6 +145,7 @@ class DaemonSetService:
 
     def withdraw(self) -> None:
         """Delete the Service and its slices, and keep the pods."""
+        self._applied_s = None
         self._ignore_missing(self._core.delete_namespaced_service, self.spec.name, NAMESPACE)
         if self.spec.mode == "endpointslices":
             discovery = kubernetes.client.DiscoveryV1Api(self._client)
