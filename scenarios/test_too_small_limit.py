@@ -1,7 +1,8 @@
 """A node whose memory is too small for the ruleset: nft is killed, and nobody is told.
 
 nft is the largest process when the limit is reached, so the kernel kills nft, not kubelet. kube-proxy logs
-"signal: killed" and tries again every 30 s, for ever. The node stays Ready with no rules for the Service.
+"signal: killed" and tries again every 30 s, for ever. The node stays Ready, and the Service stays as the last
+sync that fitted left it.
 
 The Service has two ports, so that kube-proxy 1.35 writes 20,000 endpoint chains for 10,000 endpoints and nft
 (230 MiB) outgrows kube-proxy (156 MiB) by a margin. The executables' pages are the host's here: a node that
