@@ -127,7 +127,11 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 
 def run_pytest(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-W", "error", *options)
+    """In this process, which has imported the plugin already: pytest can't rewrite its assertions again."""
+    already_imported = "ignore::pytest.PytestAssertRewriteWarning"
+    return pytester.runpytest_inprocess(
+        "-p", "no:cacheprovider", "-W", "error", "-W", already_imported, *options
+    )
 
 
 class TestOptions:
