@@ -25,7 +25,15 @@ from typing import Final
 import msgspec
 
 from framework import guard
-from framework.analysis import Expectation, RunFacts, derive_outcome, deviations, expect, judge, refusals
+from framework.analysis import (
+    Expectation,
+    RunFacts,
+    VerdictError,
+    derive_outcome,
+    deviations,
+    judge,
+    refusals,
+)
 from framework.lab import Lab
 from framework.observe import (
     CgroupSampler,
@@ -42,6 +50,7 @@ from framework.outcome import (
     CgroupEvidence,
     CgroupSample,
     Doubt,
+    Environment,
     Evidence,
     Measure,
     Outcome,
@@ -92,7 +101,9 @@ class Measurement:
         verdict = judge(self.outcome, expectation, self.refusals)
         self.result = msgspec.structs.replace(self.result, stage="checked", verdict=verdict)
         self.folder.write(self.result)
-        return expect(self.outcome, expectation, fidelity_refusals=self.refusals, repro=self.repro)
+        if verdict.result != "pass":
+            raise VerdictError(verdict, self.outcome, self.repro)
+        return verdict
 
 
 class RealNode:
@@ -120,7 +131,7 @@ class RealNode:
         """Boot a node with its observers attached; Ready, kube-proxy in sync with an idle cluster."""
         node = cls(lab, spec, test_id=test_id, repro=repro)
         try:
-            node._host = lab.boot(spec, node._observe)
+            lab.boot(spec, node._observe)
             node._start_kube_proxy()
         except BaseException:
             node.stop()
@@ -142,7 +153,7 @@ class RealNode:
         with self._lab.phase("evidence", str(folder.path.name)):
             evidence = self._evidence(service, applied_at_s, programmed_at_s, ruleset)
             self._host.keep_logs(folder.logs)
-        facts = self._facts(service)
+        facts = self._facts(service, started.environment)
         result = msgspec.structs.replace(
             started,
             stage="measured",
@@ -272,10 +283,9 @@ class RealNode:
             sample_interval_s=self._sampler.interval_s,
         )
 
-    def _facts(self, service: DaemonSetService) -> RunFacts:
+    def _facts(self, service: DaemonSetService, environment: Environment) -> RunFacts:
         cluster = self._lab.cluster
         scores = {record.oom_score_adj for record in self._host.daemon_records()}
-        components = self._lab.environment().components
         return RunFacts(
             cgroup_mode=self._host.cgroup.mode,
             oom_scores="production" if scores == {PRODUCTION_OOM_SCORE_ADJ} else "flat",
@@ -291,7 +301,7 @@ class RealNode:
             host_cpus=os.cpu_count() or 0,
             apiserver=cluster.version,
             kube_proxy=self.spec.kube_proxy,
-            rebuilt=tuple(part for part in components if part.source.startswith("go-build")),
+            rebuilt=tuple(part for part in environment.components if part.source.startswith("go-build")),
             ballast_bytes=self.spec.ballast_bytes,
             text=self.spec.text,
         )

@@ -11,14 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
+from framework.cluster.lease_budget import PRODUCTION_GRACE_S, PRODUCTION_LEASE_S
 from framework.outcome import Component, Doubt, Evidence, FidelityItem, OomCandidate, OomKill
 from framework.spec import EndpointMode, Spec, TextAccount
 from framework.units import mib
 
-LEASE_S_PRODUCTION: Final = 40.0
-"""kubelet's default nodeLeaseDurationSeconds."""
-GRACE_S_PRODUCTION: Final = 50.0
-"""kube-controller-manager's default --node-monitor-grace-period since 1.32."""
 SKEW_MINORS_MAX: Final = 3
 """kube-proxy may be up to three minors older than kube-apiserver, and never newer (version skew policy)."""
 OOM_SCORES_PRODUCTION: Final[Mapping[str, int]] = {
@@ -118,18 +115,18 @@ def _oom_score_item(scores: Literal["flat", "shifted"]) -> FidelityItem:
 
 
 def _control_plane_items(facts: RunFacts) -> Iterator[FidelityItem]:
-    if facts.node_monitor_grace_period_s != GRACE_S_PRODUCTION:
+    if facts.node_monitor_grace_period_s != PRODUCTION_GRACE_S:
         yield FidelityItem(
             id="node-monitor-grace-period",
             what=f"node-monitor-grace-period is {facts.node_monitor_grace_period_s:g} s instead of "
-            f"{GRACE_S_PRODUCTION:g} s",
+            f"{PRODUCTION_GRACE_S:g} s",
             effect="the control plane calls a silent node NotReady earlier or later than production would",
         )
-    if facts.fake_lease_duration_s != LEASE_S_PRODUCTION:
+    if facts.fake_lease_duration_s != PRODUCTION_LEASE_S:
         yield FidelityItem(
             id="fake-lease",
             what=f"fake nodes have leases of {facts.fake_lease_duration_s:g} s instead of "
-            f"{LEASE_S_PRODUCTION:g} s; real nodes keep {LEASE_S_PRODUCTION:g} s",
+            f"{PRODUCTION_LEASE_S:g} s; real nodes keep {PRODUCTION_LEASE_S:g} s",
             effect="kube-apiserver and etcd carry another load of lease renewals than production's",
         )
     if not facts.node_credentials:
@@ -244,14 +241,14 @@ def _production_victim(kill: OomKill, limit_bytes: int, oom_scores: Mapping[str,
 
 def _ready_refusals(facts: RunFacts, evidence: Evidence) -> Iterator[Doubt]:
     """A node that stayed Ready only because the control plane is more patient than production's."""
-    if facts.node_monitor_grace_period_s <= GRACE_S_PRODUCTION:
+    if facts.node_monitor_grace_period_s <= PRODUCTION_GRACE_S:
         return
     silences_s = [sample.lease_age_s or 0.0 for sample in evidence.status if sample.ready == "True"]
     silence_s = max(silences_s, default=0.0)
-    if silence_s > GRACE_S_PRODUCTION:
+    if silence_s > PRODUCTION_GRACE_S:
         yield Doubt(
             about=("ready",),
             text=f"the node was Ready with a lease not renewed for {silence_s:.0f} s: production's grace "
-            f"period of {GRACE_S_PRODUCTION:g} s would have made it NotReady, here it is "
+            f"period of {PRODUCTION_GRACE_S:g} s would have made it NotReady, here it is "
             f"{facts.node_monitor_grace_period_s:g} s",
         )

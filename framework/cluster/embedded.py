@@ -1,7 +1,7 @@
 """The default control plane: kwokctl's binary runtime in a network namespace of its own.
 
-kwokctl makes the PKI, starts etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok, and
-deletes them again. The framework gives it exact binaries and a place:
+kwokctl makes the PKI and starts etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok. The
+framework gives it exact binaries and a place, and ends everything by that place, also where kwokctl is gone:
 
 * a *cluster namespace* with a bridge, so that everything listens on its loopback and kube-apiserver alone on
   the bridge as well; ports are always the same and clusters never collide;
@@ -37,7 +37,6 @@ from framework.wait import wait_until
 KWOKCTL_TIMEOUT_S: Final = 180.0
 READY_TIMEOUT_S: Final = 60.0
 READY_INTERVAL_S: Final = 0.2
-API_PORT: Final = 6443
 BRIDGE_HOST: Final = 1
 """Last octet of the bridge's address, which is kube-apiserver's for real nodes and for the host."""
 FRAMEWORK_HOST: Final = 2
@@ -161,10 +160,6 @@ class EmbeddedCluster:
     def logs_below(run_folder: Path) -> tuple[Path, ...]:
         """The log folder of a run's control plane, whether it came up or not."""
         return tuple(run_folder.glob("cluster/kwokctl/clusters/*/logs"))
-
-    def stop(self) -> None:
-        """Delete the control plane; the ledger removes its namespace, cgroup and folder."""
-        self._kwokctl("delete", "cluster", "--name", self.name)
 
     def _create(self) -> None:
         config = self.folder / "kwokctl.yaml"
