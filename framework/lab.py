@@ -18,36 +18,31 @@ from typing import Final, Literal, TypeVar
 from framework import guard, ledger
 from framework.binaries import Binaries
 from framework.cgroup import detect_mode
-from framework.cluster import ControlPlaneSettings, EmbeddedCluster, lease_budget
+from framework.cluster import EmbeddedCluster
 from framework.errors import KilonodeError, MissingRequirementError
 from framework.fleet import Fleet
+from framework.ground import Ground
 from framework.ledger import Ledger
 from framework.log import get_logger
 from framework.outcome import Environment
 from framework.realnode import CopyPool, HostNode
 from framework.report import PhaseName, Reporter, RunFolder
-from framework.spec import EndpointMode, RealNodeSpec, ServiceSpec, Spec
-from framework.units import MIB
+from framework.spec import AskedMode, RealNodeSpec, ServiceSpec, Spec, endpoint_mode
 from framework.workload import DaemonSetService
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
 
-CONTROL_PLANE_BYTES: Final = 1200 * MIB
-"""Resident memory of an idle control plane with its page cache."""
-BYTES_PER_FAKE: Final = 120_000
-"""Memory of all control-plane processes for each fake node with its lease and one pod."""
-CONTROL_PLANE_ENVS: Final = {"kube-apiserver": {"GOGC": "200"}}
 SERVICE_NAME: Final = "everywhere"
 
 
 class LabSettings(Spec, frozen=True, kw_only=True):
-    """What the session was asked for. ``max_nodes`` bounds the fleet, and so sets the lease budget."""
+    """What the session was asked for. ``max_nodes`` bounds the fleet."""
 
     max_nodes: int
     cluster: Literal["embedded"]
-    mode: EndpointMode
+    mode: AskedMode
     keep: bool
 
 
@@ -62,9 +57,9 @@ class Lab:
         self.run_folder = run_folder
         self.reporter = reporter
         self._ledger: Ledger | None = None
-        self._cluster: EmbeddedCluster | None = None
-        self._fleet: Fleet | None = None
+        self._ground: Ground | None = None
         self._services: dict[str, DaemonSetService] = {}
+        self._used: list[DaemonSetService] = []
         self._nodes: list[HostNode] = []
         self._node_count = 0
         self._copies: CopyPool
@@ -84,61 +79,88 @@ class Lab:
         return self._ledger
 
     @property
+    def ground(self) -> Ground:
+        """The control plane with its fleet; nothing of it runs before it is asked for."""
+        if self._ground is None:
+            self._ground = Ground(
+                self.ledger,
+                self.binaries,
+                step=self._shared,
+                advance=lambda done: self.reporter.phase_advanced("fleet", done),
+                on_new=self._forget_services,
+            )
+        return self._ground
+
+    @property
     def cluster(self) -> EmbeddedCluster:
         """The control plane, started at first use."""
-        if self._cluster is None:
-            self._cluster = self._shared("cluster", "embedded control plane", self._start_cluster)
-        return self._cluster
+        return self.ground.cluster
 
     @property
     def fleet(self) -> Fleet:
         """The fake nodes; none at first."""
-        if self._fleet is None:
-            cluster = self.cluster
-            self._fleet = Fleet(cluster.endpoint, cluster.settings.budget, kubelet_version=cluster.version)
-        return self._fleet
+        return self.ground.fleet
 
     def grow_fleet(self, nodes: int) -> None:
         """Have at least ``nodes`` fake nodes. Raises MissingRequirementError beyond ``max_nodes``."""
+        self._require_allowed(nodes)
+        self.ground.grow_to(nodes, in_use=self._in_use)
+
+    def set_fleet(self, nodes: int) -> None:
+        """Have exactly ``nodes`` fake nodes, which may be 0.
+
+        Raises MissingRequirementError beyond ``max_nodes``, BadInputError for less than a real node or a
+        Service stands on.
+        """
+        self._require_allowed(nodes)
+        self.ground.set_to(nodes, in_use=self._in_use)
+
+    def _require_allowed(self, nodes: int) -> None:
         if nodes > self.settings.max_nodes:
             raise MissingRequirementError(
                 f"{nodes:,} fake nodes are needed and --max-nodes is {self.settings.max_nodes:,}",
                 remedy=f"give --max-nodes {nodes}",
             )
-        fleet = self.fleet
-        if nodes <= fleet.size:
-            return
-        guard.require((nodes - fleet.size) * BYTES_PER_FAKE, what=f"a fleet of {nodes:,}")
 
-        def advanced(done: int) -> None:
-            self.reporter.phase_advanced("fleet", done)
-
-        self._shared(
-            "fleet",
-            f"{nodes:,} fake nodes and leases",
-            lambda: fleet.grow_to(nodes, advanced, during_load=self.cluster.controllers_paused),
-            total=nodes,
-        )
+    @property
+    def _in_use(self) -> bool:
+        return bool(self._nodes or self._used)
 
     def service(
-        self, *, endpoints: int, mode: EndpointMode | None = None, ports: tuple[int, ...] = (80,)
+        self, *, endpoints: int, mode: AskedMode | None = None, ports: tuple[int, ...] = (80,)
     ) -> DaemonSetService:
-        """A DaemonSet Service, not applied yet, whose pods are Ready; measurements share the pods."""
-        chosen = mode or self.settings.mode
+        """A DaemonSet Service, not applied yet, whose pods are Ready; measurements share the pods.
+
+        The fleet stays under it until ``release``.
+        """
+        asked = mode or self.settings.mode
+        chosen = endpoint_mode(asked, endpoints)
         spec = ServiceSpec(name=f"{SERVICE_NAME}-{chosen}", endpoints=endpoints, mode=chosen, ports=ports)
-        service = DaemonSetService(spec, self.cluster.endpoint)
+        service = DaemonSetService(
+            spec,
+            self.cluster.endpoint,
+            without_controllers=lambda: self.cluster.stopped("kube-controller-manager", "kube-scheduler"),
+        )
         previous = self._services.get(spec.name)
         if previous is not None:
             previous.withdraw()
             previous.close()
         self._services[spec.name] = service
+        self._used.append(service)
         self._shared(
             "workload",
-            f"{endpoints:,} endpoints, {chosen}",
+            f"{endpoints:,} endpoints, {chosen}{' (auto)' if asked == 'auto' else ''}",
             lambda: service.prepare(lambda done: self.reporter.phase_advanced("workload", done)),
-            total=endpoints if chosen == "native" else None,
+            total=None if chosen == "endpointslices" else endpoints,
         )
         return service
+
+    def release(self, service: DaemonSetService) -> None:
+        """Withdraw a Service whose test is over; its pods stay for the next one."""
+        if service in self._used:
+            self._used.remove(service)
+        if self._services.get(service.spec.name) is service:
+            service.withdraw()
 
     def boot(self, spec: RealNodeSpec, before_start: Callable[[HostNode], None]) -> HostNode:
         """A fresh real node, Ready, kube-proxy not started.
@@ -193,7 +215,7 @@ class Lab:
             return ()
         if self.settings.keep:
             self._ledger.keep()
-            cluster = self._cluster
+            cluster = self._ground.started if self._ground is not None else None
             kept = f"KUBECONFIG={cluster.kubeconfig}" if cluster is not None else str(self._ledger.folder)
             log.warning("kept: %s; remove it with `kilonode clean`", kept)
             return ()
@@ -229,11 +251,11 @@ class Lab:
                 self._broken = error
             raise
 
-    def _start_cluster(self) -> EmbeddedCluster:
-        nodes = self.settings.max_nodes
-        guard.require(CONTROL_PLANE_BYTES, what="the control plane")
-        settings = ControlPlaneSettings(budget=lease_budget(nodes), envs=CONTROL_PLANE_ENVS)
-        return EmbeddedCluster.start(self.ledger, self.binaries, settings)
+    def _forget_services(self) -> None:
+        """What the cluster held is thrown away with its data."""
+        for service in self._services.values():
+            service.close()
+        self._services.clear()
 
     def _keep_control_plane_logs(self) -> None:
         """Also those of a control plane that never came up."""

@@ -11,9 +11,14 @@ each cluster, chosen so that no route of the host knows it.
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import json
+import os
+import socket
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 from framework import process
@@ -25,6 +30,7 @@ BRIDGE: Final = "nodes0"
 BRIDGE_MAC: Final = "02:00:00:00:00:01"
 """Locally administered; every cluster has a bridge of its own, so one address serves all."""
 NETNS_ROOT: Final = "/run/netns"
+_CLONE_NEWNET: Final = 0x40000000
 
 
 def ip_batch(lines: Sequence[str], *, netns: str | None = None) -> None:
@@ -52,6 +58,32 @@ def delete_netns(name: str) -> None:
 def list_netns() -> tuple[str, ...]:
     rows = json.loads(process.run(["ip", "-json", "netns", "list"]).stdout or b"[]")
     return tuple(row["name"] for row in rows)
+
+
+def connect(address: tuple[str, int], *, netns: str | None, timeout_s: float) -> socket.socket:
+    """A TCP connection from inside ``netns`` (None: this process's own namespace). Raises OSError.
+
+    A socket stays in the namespace in which it was made; a thread that ends afterwards makes it, so that no
+    other code ever runs in there.
+    """
+    if netns is None:
+        return socket.create_connection(address, timeout=timeout_s)
+
+    def inside() -> socket.socket:
+        with Path(NETNS_ROOT, netns).open() as namespace:
+            _setns(namespace.fileno())
+        return socket.create_connection(address, timeout=timeout_s)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(inside).result()
+
+
+def _setns(descriptor: int) -> None:
+    """setns(2) for the calling thread, CLONE_NEWNET; Python has it since 3.12."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"setns: {os.strerror(error)}")
 
 
 def delete_link(name: str) -> None:

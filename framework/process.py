@@ -210,6 +210,19 @@ def start_ticks_of(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+def cpu_s_of(pid: int) -> float:
+    """User and system CPU time of a process so far, its waited-for children excluded (proc(5)).
+
+    0 when there is no such process.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def kill_exactly(pid: int, start_ticks: int, *, timeout_s: float = KILL_TIMEOUT_S) -> bool:
     """SIGKILL process ``pid`` if it still is the one that started at ``start_ticks``.
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, get_args
 
 import pytest
 from rich.console import Console
@@ -28,7 +28,7 @@ from framework.measurement import RealNode
 from framework.outcome import RunResult
 from framework.preflight import require_machine
 from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
-from framework.spec import RealNodeSpec, TextAccount, require_count, require_version
+from framework.spec import AskedMode, RealNodeSpec, TextAccount, require_count, require_version
 from framework.units import parse_bytes, parse_count
 from framework.workload import DaemonSetService
 
@@ -93,9 +93,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--endpoint-mode",
-        default="native",
-        choices=["native", "endpointslices"],
-        help="native: real DaemonSet and controllers (default); endpointslices: slices written directly",
+        default="auto",
+        choices=get_args(AskedMode),
+        help="native: the real DaemonSet controller makes pods; adopted: pods made in bulk and adopted by "
+        "it; endpointslices: slices written directly, no pods; auto (default): native up to 1,000 endpoints, "
+        "adopted up to 100,000",
     )
     group.addoption(
         "--keep",
@@ -251,6 +253,10 @@ class FleetFixture:
         """Have at least ``nodes`` fake nodes, Ready, with leases."""
         self.lab.grow_fleet(nodes)
 
+    def set_to(self, nodes: int) -> None:
+        """Have exactly ``nodes`` fake nodes, which may be 0; before real nodes and Services are made."""
+        self.lab.set_fleet(nodes)
+
 
 @pytest.fixture
 def fleet(lab: Lab, _live_view: None) -> FleetFixture:
@@ -273,7 +279,7 @@ def daemonset_service(lab: Lab, _live_view: None) -> Iterator[Callable[..., Daem
 
     yield make
     for service in made:
-        service.withdraw()
+        lab.release(service)
 
 
 @pytest.fixture

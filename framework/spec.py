@@ -15,10 +15,19 @@ MEMORY_BYTES_MIN: Final = 64 * MIB
 NODES_MAX: Final = 1_000_000
 VERSION: Final = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 
-EndpointMode = Literal["native", "endpointslices"]
-"""``native``: real DaemonSet, real controllers, pods made Ready by kwok. ``endpointslices``: slices written
-by the framework, no pods."""
+NATIVE_ENDPOINTS_MAX: Final = 1_000
+"""What ``auto`` lets the real DaemonSet controller create: 70 pods/s on 2 CPUs, fewer the larger the
+fleet."""
+ADOPTED_ENDPOINTS_MAX: Final = 100_000
+"""What ``auto`` makes pods for: with 100,000 the control plane takes most of 24 GiB."""
 
+EndpointMode = Literal["native", "adopted", "endpointslices"]
+"""``native``: real DaemonSet, real controllers, pods made Ready by kwok. ``adopted``: the same, with pods
+created by the framework and adopted by the real controller. ``endpointslices``: slices written by the
+framework, no pods."""
+
+AskedMode = Literal["auto", "native", "adopted", "endpointslices"]
+"""``auto``: the most faithful one that a size affords."""
 
 TextAccount = Literal["charged", "host"]
 
@@ -81,6 +90,15 @@ class ServiceSpec(Spec, frozen=True, kw_only=True):
     @property
     def proxy_endpoints(self) -> int:
         return self.endpoints * len(self.ports)
+
+
+def endpoint_mode(asked: AskedMode, endpoints: int) -> EndpointMode:
+    """What ``asked`` means for a Service with ``endpoints`` endpoints."""
+    if asked != "auto":
+        return asked
+    if endpoints <= NATIVE_ENDPOINTS_MAX:
+        return "native"
+    return "adopted" if endpoints <= ADOPTED_ENDPOINTS_MAX else "endpointslices"
 
 
 def require_version(version: str, *, where: str) -> str:

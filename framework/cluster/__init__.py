@@ -1,17 +1,28 @@
 """Control planes: one face over the embedded one and those to come."""
 
 from framework.cluster.api import ApiEndpoint, ApiError, Bulk, Call, run_bulk
-from framework.cluster.embedded import ControlPlaneSettings, EmbeddedCluster
-from framework.cluster.lease_budget import LeaseBudget, lease_budget
+from framework.cluster.embedded import LOADING, MEASURING, EmbeddedCluster, Tuning
+from framework.cluster.lease_budget import (
+    BULK_PARALLELISM,
+    PRODUCTION_LEASE_S,
+    LeaseBudget,
+    RenewalCost,
+    lease_budget,
+)
 
 __all__ = [
+    "BULK_PARALLELISM",
+    "LOADING",
+    "MEASURING",
+    "PRODUCTION_LEASE_S",
     "ApiEndpoint",
     "ApiError",
     "Bulk",
     "Call",
-    "ControlPlaneSettings",
     "EmbeddedCluster",
     "LeaseBudget",
+    "RenewalCost",
+    "Tuning",
     "lease_budget",
     "run_bulk",
 ]

@@ -9,17 +9,21 @@ framework gives it exact binaries and a place, and ends everything by that place
   can be ended, whoever its parent was;
 * a state folder for etcd's data, logs and keys.
 
-The order is: write everything down in the ledger, make the namespace, run ``kwokctl create cluster`` inside
-both, wait for /readyz.
+It runs in two steps. ``serve`` starts etcd and kube-apiserver alone: objects are loaded without controllers
+in the way, and the cost of a lease renewal is measured. ``control`` adds kube-controller-manager,
+kube-scheduler and kwok, with the lease budget that follows from it. Both say what shall run and leave the
+rest to ``kwokctl create cluster``, which starts what is missing of a cluster that exists; so a phase of
+loading and one of measuring may tune the API server differently, and etcd's data may be replaced in between.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
@@ -27,41 +31,50 @@ from typing import Final
 from framework import network, process
 from framework.binaries import Binaries, Binary
 from framework.cgroup import MemoryCgroup, memory_cgroup
-from framework.cluster.api import ApiEndpoint
+from framework.cluster.api import ApiEndpoint, run_bulk
 from framework.cluster.kwokctl import component_name, configuration
-from framework.cluster.lease_budget import LeaseBudget
-from framework.errors import KilonodeError
+from framework.cluster.lease_budget import LeaseBudget, RenewalCost, lease_budget
+from framework.cluster.renewals import measure_renewal_cpu_s
+from framework.errors import KilonodeError, TimeLimitError
 from framework.ledger import Cgroup, Folder, Ledger, Link, Netns, machine_lock
 from framework.wait import wait_until
 
 KWOKCTL_TIMEOUT_S: Final = 180.0
-READY_TIMEOUT_S: Final = 60.0
+READY_TIMEOUT_S: Final = 180.0
+"""kube-apiserver reads 100,000 nodes and leases into its caches before it is ready, 20 s on idle CPUs."""
 READY_INTERVAL_S: Final = 0.2
+READY_ANSWER_TIMEOUT_S: Final = 10.0
+ETCD_STOP_TIMEOUT_S: Final = 60.0
+STATELESS_STOP_TIMEOUT_S: Final = 2.0
+"""kube-apiserver would wait a minute for its own watches to end; only etcd holds anything that must be
+written."""
+METRICS_TIMEOUT_S: Final = 10.0
 BRIDGE_HOST: Final = 1
 """Last octet of the bridge's address, which is kube-apiserver's for real nodes and for the host."""
 FRAMEWORK_HOST: Final = 2
 FIRST_NODE_HOST: Final = 10
-COMPONENTS: Final = (
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kwok",
-    "kwokctl",
-    "kubectl",
-)
+STORAGE: Final = ("etcd", "kube-apiserver")
 CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler", "kwok")
+TOOLS: Final = ("kwokctl", "kubectl")
+METRICS_PORTS: Final = {"kube-controller-manager": 10257}
+NO_FAKES: Final = 1
 
 
 @dataclass(frozen=True)
-class ControlPlaneSettings:
-    """What may differ between embedded control planes.
+class Tuning:
+    """Environment variables by component, such as ``{"kube-apiserver": {"GOGC": "400"}}``."""
 
-    ``envs`` are environment variables by component, such as ``{"kube-apiserver": {"GOGC": "400"}}``.
-    """
-
-    budget: LeaseBudget
     envs: Mapping[str, Mapping[str, str]]
+
+
+LOADING: Final = Tuning({"kube-apiserver": {"GOGC": "400", "GOMEMLIMIT": "8GiB"}})
+"""Collect garbage rarely: nothing else runs, and memory is there."""
+MEASURING: Final = Tuning(
+    {
+        "kube-apiserver": {"GOGC": "100", "GOMEMLIMIT": "8GiB"},
+        "kube-controller-manager": {"GOGC": "75"},
+    }
+)
 
 
 class EmbeddedCluster:
@@ -73,12 +86,10 @@ class EmbeddedCluster:
         self,
         ledger: Ledger,
         binaries: dict[str, Binary],
-        settings: ControlPlaneSettings,
         subnet: IPv4Network,
     ) -> None:
         self.run_id = ledger.run_id
         self.name = f"kilonode-{ledger.run_id}"
-        self.settings = settings
         self.binaries = binaries
         self.subnet = subnet
         self.netns = self.name
@@ -86,17 +97,29 @@ class EmbeddedCluster:
         self.folder = ledger.folder / "cluster"
         self.cgroup: MemoryCgroup = memory_cgroup(f"{self.name}/control-plane")
         self._next_node_host = FIRST_NODE_HOST
+        self._running: tuple[str, ...] = ()
+        self._tuning = MEASURING
+        self._budget: LeaseBudget | None = None
+        self._renewal_cost: RenewalCost | None = None
 
     @classmethod
-    def start(cls, ledger: Ledger, binaries: Binaries, settings: ControlPlaneSettings) -> EmbeddedCluster:
-        """Create and start a control plane, Ready when this returns.
+    def start(cls, ledger: Ledger, binaries: Binaries) -> EmbeddedCluster:
+        """Create and start a whole control plane without fake nodes, Ready when this returns.
 
         Raises KilonodeError with the end of the component's log that kept it from being Ready.
         """
-        found = {name: binaries.get(name) for name in COMPONENTS}
+        cluster = cls.place(ledger, binaries)
+        cluster.serve(MEASURING)
+        cluster.control(lease_budget(NO_FAKES, cluster.renewal_cost))
+        return cluster
+
+    @classmethod
+    def place(cls, ledger: Ledger, binaries: Binaries) -> EmbeddedCluster:
+        """Make a control plane's namespace, bridge, cgroup and folder; nothing runs yet."""
+        found = {name: binaries.get(name) for name in (*STORAGE, *CONTROLLERS, *TOOLS)}
         link = f"kn{ledger.run_id}"
         with machine_lock("network"):
-            cluster = cls(ledger, found, settings, network.free_subnet())
+            cluster = cls(ledger, found, network.free_subnet())
             ledger.record(Folder(str(cluster.folder)))
             ledger.record(Link(link))
             ledger.record(Netns(cluster.netns))
@@ -106,9 +129,87 @@ class EmbeddedCluster:
             network.connect_host(cluster.netns, link=link, address=str(cluster.subnet[FRAMEWORK_HOST]))
         cluster.folder.mkdir(mode=0o700)
         cluster.cgroup.create()
-        cluster._create()
-        cluster._wait_ready()
         return cluster
+
+    def serve(self, tuning: Tuning) -> None:
+        """Have etcd and kube-apiserver running, tuned so, and nothing else; Ready when this returns."""
+        if self._tuning != tuning:
+            self.stop("kube-apiserver")
+        self.stop(*CONTROLLERS)
+        self._tuning = tuning
+        self._create(STORAGE)
+
+    def control(self, budget: LeaseBudget) -> None:
+        """Have the controllers and kwok running with ``budget``, started again where it is another one.
+
+        A kwok that starts again does not know the leases of the one before it as its own, and renews them
+        only when they expired: free them first (``Fleet.free_leases``).
+        """
+        if self._budget is None or not self._budget.same_times(budget):
+            self.stop(*CONTROLLERS)
+        self._budget = budget
+        self._create((*STORAGE, *CONTROLLERS))
+
+    def stop(self, *components: str) -> None:
+        """End components, all without names, by SIGTERM and after a minute by SIGKILL. None may run."""
+        for component in components or tuple(reversed((*STORAGE, *CONTROLLERS))):
+            self._stop(component)
+
+    def stop_controllers(self) -> None:
+        """End the controllers and kwok; ``control`` starts them again."""
+        self.stop(*CONTROLLERS)
+
+    @contextmanager
+    def stopped(self, *components: str) -> Iterator[None]:
+        """Without some components meanwhile; they start afresh after it."""
+        before = self._running
+        self.stop(*components)
+        try:
+            yield
+        finally:
+            self._create(before)
+
+    @property
+    def budget(self) -> LeaseBudget:
+        """The lease budget that the controllers and kwok run with."""
+        assert self._budget is not None  # noqa: S101 - set by control()
+        return self._budget
+
+    @property
+    def renewal_cost(self) -> RenewalCost:
+        """What a lease renewal costs here, measured when it is first asked for. Only storage may run then."""
+        if self._renewal_cost is None:
+            cpu_s: float = run_bulk(
+                lambda bulk: measure_renewal_cpu_s(bulk, lambda: self.cpu_s(*STORAGE)), self.endpoint
+            )
+            self._renewal_cost = RenewalCost(cpu_s=cpu_s, cpus=os.cpu_count() or 1)
+        return self._renewal_cost
+
+    @property
+    def etcd_data(self) -> Path:
+        """etcd's data folder; to be replaced only while nothing runs."""
+        return self._workdir / "etcd"
+
+    def forget_everything(self) -> None:
+        """Remove etcd's data. Nothing may run."""
+        if self.etcd_data.is_symlink():
+            self.etcd_data.unlink()
+        shutil.rmtree(self.etcd_data, ignore_errors=True)
+
+    def cpu_s(self, *components: str) -> float:
+        """CPU time that running components used so far."""
+        return sum(process.cpu_s_of(pid) for component in components for pid in self._pids(component))
+
+    def metrics(self, component: str) -> str:
+        """A controller's own metrics, read inside the cluster namespace, on whose loopback it listens.
+
+        Raises OSError when it doesn't answer.
+        """
+        inside = replace(self.endpoint, url=f"https://127.0.0.1:{METRICS_PORTS[component]}", netns=self.netns)
+        status, body = inside.get("/metrics", timeout_s=METRICS_TIMEOUT_S)
+        if status != 200:
+            raise OSError(f"{component} answered {status}: {body[:200].decode(errors='replace')}")
+        return body.decode()
 
     @property
     def version(self) -> str:
@@ -140,10 +241,30 @@ class EmbeddedCluster:
 
     def signal(self, component: str, signum: signal.Signals) -> None:
         """Send ``signum`` to one component, such as SIGSTOP to pause kwok."""
-        program = component_name(component)
-        for pid in self.cgroup.pids():
-            if _program(pid) == program:
-                os.kill(pid, signum)
+        for pid in self._pids(component):
+            os.kill(pid, signum)
+
+    def _pids(self, component: str) -> tuple[int, ...]:
+        """kwokctl runs a link to the executable, so the kernel names the executable itself."""
+        executable = self.binaries[component].path.resolve()
+        return tuple(pid for pid in self.cgroup.pids() if _executable(pid) == executable)
+
+    def _stop(self, component: str) -> None:
+        """kwokctl takes what its pid file names for running, even where the pid is a stranger's by now."""
+        patience_s = ETCD_STOP_TIMEOUT_S if component == "etcd" else STATELESS_STOP_TIMEOUT_S
+        for signum, timeout_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, process.KILL_TIMEOUT_S)):
+            self.signal(component, signum)
+            self.signal(component, signal.SIGCONT)
+            with suppress(TimeLimitError):
+                wait_until(
+                    lambda: not self._pids(component) or None,
+                    what=f"the end of {component}",
+                    timeout_s=timeout_s,
+                )
+        if self._pids(component):
+            raise TimeLimitError(f"{component} did not end", remedy="see `ps -o stat,wchan`")
+        (self._workdir / "pids" / f"{component_name(component)}.pid").unlink(missing_ok=True)
+        self._running = tuple(running for running in self._running if running != component)
 
     @contextmanager
     def controllers_paused(self) -> Iterator[None]:
@@ -161,21 +282,29 @@ class EmbeddedCluster:
         """The log folder of a run's control plane, whether it came up or not."""
         return tuple(run_folder.glob("cluster/kwokctl/clusters/*/logs"))
 
-    def _create(self) -> None:
+    def _create(self, components: tuple[str, ...]) -> None:
+        """Let kwokctl start what of ``components`` isn't running; it writes its cluster's file anew."""
+        if set(components) <= set(self._running):
+            return
         config = self.folder / "kwokctl.yaml"
         config.write_text(
             configuration(
                 binaries=self.binaries,
-                budget=self.settings.budget,
-                envs=self.settings.envs,
+                components=components,
+                budget=self._budget,
+                envs=self._tuning.envs,
                 address=self.address,
                 cache=self.folder / "kwokctl-cache",
+                pki=self._workdir / "pki",
             )
         )
+        (self._workdir / "kwok.yaml").unlink(missing_ok=True)
         self._kwokctl("create", "cluster", "--name", self.name, "--config", str(config), "--wait", "0s")
         text = (self._workdir / "kubeconfig.yaml").read_text()
         self.kubeconfig.touch(mode=0o600)
         self.kubeconfig.write_text(text.replace("https://127.0.0.1:", f"https://{self.address}:"))
+        self._running = components
+        self._wait_ready()
 
     def _kwokctl(self, *arguments: str) -> None:
         tools = self.binaries["kubectl"].path.parent
@@ -195,33 +324,31 @@ class EmbeddedCluster:
         )
 
     def _wait_ready(self) -> None:
-        argv: list[str | Path] = [
-            self.binaries["kubectl"].path,
-            "--kubeconfig",
-            self.kubeconfig,
-            "get",
-            "--raw",
-            "/readyz",
-        ]
-        answers: list[process.Completed] = []
+        endpoint = self.endpoint
+        answers = ["none"]
 
         def ready() -> bool | None:
-            answers[:] = [process.run(argv, check=False)]
-            return True if answers[0].exit_code == 0 else None
+            try:
+                status, body = endpoint.get("/readyz", timeout_s=READY_ANSWER_TIMEOUT_S)
+            except OSError as error:
+                answers[:] = [str(error)]
+                return None
+            answers[:] = [body.decode(errors="replace")]
+            return True if status == 200 else None
 
         wait_until(
             ready,
             what="the API server ready",
             timeout_s=READY_TIMEOUT_S,
             interval_s=READY_INTERVAL_S,
-            describe=lambda: answers[0].stderr.decode(errors="replace"),
+            describe=lambda: answers[0],
             remedy=f"read the components' logs in {self.logs}",
         )
 
 
-def _program(pid: int) -> str | None:
-    """The name of a process's executable; None when it is gone."""
+def _executable(pid: int) -> Path | None:
+    """The file that a process runs; None when it is gone."""
     try:
-        return Path(f"/proc/{pid}/exe").readlink().name
+        return Path(f"/proc/{pid}/exe").readlink()
     except OSError:
         return None

@@ -6,7 +6,7 @@ binaries, versions and the lease budget are all written out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import yaml
 
 import kwok
 from framework.binaries import Binary
-from framework.cluster.lease_budget import LeaseBudget
+from framework.cluster.lease_budget import POD_PARALLELISM, LeaseBudget
 
 NODE_MONITOR_PERIOD_MS: Final = 5000
 """kube-controller-manager's default --node-monitor-period."""
@@ -37,15 +37,18 @@ def component_name(program: str) -> str:
 def configuration(
     *,
     binaries: Mapping[str, Binary],
-    budget: LeaseBudget,
+    components: Sequence[str],
+    budget: LeaseBudget | None,
     envs: Mapping[str, Mapping[str, str]],
     address: str,
     cache: Path,
+    pki: Path,
 ) -> str:
     """The YAML documents for ``kwokctl create cluster --config``: kwokctl's own, kwok's, and the Stages.
 
-    ``binaries`` are by program name, ``envs`` environment variables by program name, ``address`` is where
-    real nodes reach kube-apiserver.
+    ``binaries`` are by program name, ``components`` the programs that shall run, ``envs`` environment
+    variables by program name; ``address`` is where real nodes reach kube-apiserver, ``pki`` where kwokctl
+    puts its certificates. There is no ``budget`` as long as neither kwok nor the controllers run.
     """
     document: dict[str, Any] = yaml.safe_load(kwok.read("kwokctl.yaml"))
     document["options"] |= {option: str(binaries[name].path) for name, option in _BINARY_OPTIONS.items()}
@@ -54,17 +57,28 @@ def configuration(
         "etcdVersion": binaries["etcd"].version,
         "kwokVersion": f"v{binaries['kwok'].version}",
         "kubeApiserverCertSANs": [address],
-        "nodeLeaseDurationSeconds": budget.lease_s,
-        "kubeControllerManagerNodeMonitorGracePeriodMilliseconds": budget.grace_s * 1000,
+        "components": [component_name(program) for program in components],
         "kubeControllerManagerNodeMonitorPeriodMilliseconds": NODE_MONITOR_PERIOD_MS,
         "cacheDir": str(cache),
     }
+    kwok_document: dict[str, Any] = yaml.safe_load(kwok.read("kwok.yaml"))
+    kwok_document["options"]["podPlayStageParallelism"] = POD_PARALLELISM
+    if budget is not None:
+        document["options"] |= {
+            "nodeLeaseDurationSeconds": budget.lease_s,
+            "kubeControllerManagerNodeMonitorGracePeriodMilliseconds": budget.grace_s * 1000,
+        }
+        kwok_document["options"]["nodeLeaseParallelism"] = budget.parallelism
     _patch(document, "kube-apiserver")["extraArgs"].append({"key": "advertise-address", "value": address})
+    _patch(document, "kube-controller-manager")["extraArgs"] += [
+        {"key": "tls-cert-file", "value": str(pki / "admin.crt")},
+        {"key": "tls-private-key-file", "value": str(pki / "admin.key")},
+    ]
     for program, variables in envs.items():
         _patch(document, program)["extraEnvs"] = [
             {"name": name, "value": value} for name, value in variables.items()
         ]
-    documents = [document, yaml.safe_load(kwok.read("kwok.yaml"))]
+    documents = [document, kwok_document]
     documents += [yaml.safe_load(kwok.read(stage)) for stage in kwok.STAGES]
     return yaml.safe_dump_all(documents, sort_keys=False)
 

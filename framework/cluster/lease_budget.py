@@ -1,9 +1,14 @@
-"""How long fake nodes' leases may be on a machine that can't renew them as often as production does.
+"""How long fake nodes' leases are on a machine that can't renew them as often as production does.
 
-Production gives a node lease 40 s and renews it each 10 s, so 100,000 nodes cost 10,000 writes a second. Here
-the fakes' lease grows until their renewals fit a rate that leaves room for the experiment, and the node
-controller's grace period follows: it must exceed the fakes' renewal interval plus the spread of a wave of
-renewals, or healthy fakes turn NotReady. A real node keeps 40 s.
+Production gives a node lease 40 s and renews it each 10 s, so 100,000 nodes cost 10,000 writes a second. What
+one renewal costs here is *measured* when the API server starts (``framework.cluster.renewals``). Renewals may
+take half of the machine's CPUs, the rest is the experiment's; the fakes' lease is production's wherever that
+fits, else the shortest that fits. The node controller's grace period follows: it must exceed the fakes'
+renewal interval by the time that a wave of renewals may come late, or healthy fakes turn NotReady. A real
+node keeps 40 s.
+
+kwok renews with as many requests under way as the budget says: under a flood of bulk requests the API server
+serves each request under way alike, so renewals keep their share only with a share of the requests.
 """
 
 from __future__ import annotations
@@ -19,27 +24,102 @@ PRODUCTION_GRACE_S: Final = 50
 """kube-controller-manager's --node-monitor-grace-period since Kubernetes 1.32."""
 RENEWALS_PER_LEASE: Final = 4
 """kubelet and kwok both renew after a quarter of the lease's duration."""
-RENEWALS_PER_S: Final = 100.0
-"""Renewals that 2 cores carry beside an experiment: about 2 ms of kube-apiserver CPU each."""
-_GRACE_PER_INTERVAL: Final = 3.0
-"""Two waves of renewals may come late, as they do while thousands of pods are created."""
+RENEWAL_SHARE: Final = 0.5
+"""Share of the machine's CPUs that renewals may take."""
+RENEWAL_SHARE_MAX: Final = 0.8
+"""Where the grace period would be too long, renewals may take this much."""
+GRACE_S_MAX: Final = 480
+"""Eight minutes: longer, and a scenario of a dying node waits for ever for the controller's verdict."""
+GRACE_INTERVALS: Final = 3.0
+"""Two renewals in a row may be missed, as they are while thousands of pods are created."""
+GRACE_INTERVALS_MIN: Final = 1.5
+"""What the grace period is at least where three intervals exceed its limit."""
+WATCHERS_FACTOR: Final = 1.5
+"""kwok, which sends a renewal, and kube-controller-manager, which watches it, add half of what etcd and
+kube-apiserver need (``benchmarks/``, November 2026)."""
+BULK_PARALLELISM: Final = 16
+"""Requests under way when the framework loads objects beside kwok's."""
+POD_PARALLELISM: Final = 8
+"""kwok's podPlayStageParallelism: status updates of pods under way."""
+
+
+class RenewalCost(Spec, frozen=True, kw_only=True):
+    """CPU time of etcd and kube-apiserver for one lease renewal, measured on a machine with ``cpus``."""
+
+    cpu_s: float
+    cpus: int
+
+    @property
+    def per_s_max(self) -> float:
+        """Renewals a second that all CPUs together would carry, kwok's and the controllers' part included."""
+        return self.cpus / (self.cpu_s * WATCHERS_FACTOR)
 
 
 class LeaseBudget(Spec, frozen=True, kw_only=True):
-    """``lease_s`` of the fakes' leases, ``interval_s`` between renewals, ``grace_s`` of the controller."""
+    """The fakes' leases for a fleet of ``nodes``.
 
+    ``lease_s`` is their duration, ``interval_s`` the time between renewals, ``grace_s`` the controller's
+    grace period, ``parallelism`` kwok's renewals under way, ``cpu_share`` the share of the machine's CPUs
+    that renewals take.
+    """
+
+    nodes: int
     lease_s: int
     interval_s: float
     grace_s: int
+    parallelism: int
+    cpu_share: float
 
     @property
     def is_production(self) -> bool:
         return self.lease_s == PRODUCTION_LEASE_S and self.grace_s == PRODUCTION_GRACE_S
 
+    @property
+    def renewals_per_s(self) -> float:
+        """Renewals a second that the fleet needs."""
+        return self.nodes / self.interval_s
 
-def lease_budget(nodes: int, *, renewals_per_s: float = RENEWALS_PER_S) -> LeaseBudget:
-    """Production's times wherever ``nodes`` leases fit ``renewals_per_s``, else the shortest that fit."""
-    lease_s = max(PRODUCTION_LEASE_S, math.ceil(RENEWALS_PER_LEASE * nodes / renewals_per_s))
+    def same_times(self, other: LeaseBudget) -> bool:
+        """Whether kwok and the controllers would run with the same flags."""
+        mine = (self.lease_s, self.grace_s, self.parallelism)
+        return mine == (other.lease_s, other.grace_s, other.parallelism)
+
+    def __str__(self) -> str:
+        deviation = (
+            "as production"
+            if self.is_production
+            else f"production: {PRODUCTION_LEASE_S} s / {PRODUCTION_LEASE_S // RENEWALS_PER_LEASE} s / "
+            f"{PRODUCTION_GRACE_S} s"
+        )
+        return (
+            f"leases of {self.lease_s:,} s renewed each {self.interval_s:g} s, grace period {self.grace_s} s "
+            f"({deviation}); {self.renewals_per_s:.0f} renewals/s, {self.cpu_share:.0%} of the CPUs"
+        )
+
+
+def lease_budget(nodes: int, cost: RenewalCost) -> LeaseBudget:
+    """Production's times wherever the renewals of ``nodes`` fit their share, else the shortest that fit.
+
+    A share beyond ``RENEWAL_SHARE`` is taken only to keep the grace period within ``GRACE_S_MAX``, and never
+    more than ``RENEWAL_SHARE_MAX``: then the grace period grows on.
+    """
+    fitting_s = nodes / (RENEWAL_SHARE * cost.per_s_max)
+    shortest_s = nodes / (RENEWAL_SHARE_MAX * cost.per_s_max)
+    interval_s = max(shortest_s, min(fitting_s, GRACE_S_MAX / GRACE_INTERVALS_MIN))
+    lease_s = max(PRODUCTION_LEASE_S, math.ceil(RENEWALS_PER_LEASE * interval_s))
     interval_s = lease_s / RENEWALS_PER_LEASE
-    grace_s = max(PRODUCTION_GRACE_S, math.ceil(_GRACE_PER_INTERVAL * interval_s))
-    return LeaseBudget(lease_s=lease_s, interval_s=interval_s, grace_s=grace_s)
+    grace_s = max(
+        PRODUCTION_GRACE_S,
+        min(GRACE_S_MAX, math.ceil(GRACE_INTERVALS * interval_s)),
+        math.ceil(GRACE_INTERVALS_MIN * interval_s),
+    )
+    share = nodes / interval_s / cost.per_s_max
+    kept = max(share, RENEWAL_SHARE)
+    return LeaseBudget(
+        nodes=nodes,
+        lease_s=lease_s,
+        interval_s=interval_s,
+        grace_s=grace_s,
+        parallelism=math.ceil((BULK_PARALLELISM + POD_PARALLELISM) * kept / (1 - kept)),
+        cpu_share=share,
+    )

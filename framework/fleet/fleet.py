@@ -1,22 +1,20 @@
 """Fake nodes and their leases, registered through the API.
 
 The fleet only grows at its end and shrinks at its end, so that the nodes of a fleet of N are always the
-indexes 0 to N-1: creating what exists and deleting what is gone count as done, and an interrupted call is
-resumed by repeating it. After each change the fleet is read back in pages and compared.
+indexes 0 to N-1: creating what exists and deleting what is gone count as done. An interrupted registration is
+resumed: what is there already is looked up by name first and not sent again. After each change the fleet is
+read back, as printed rows in pages, and compared.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from itertools import chain
 from typing import Final
 
-import msgspec
-
-from framework.cluster import ApiEndpoint, Bulk, Call, LeaseBudget, run_bulk
+from framework.cluster import BULK_PARALLELISM, ApiEndpoint, Bulk, Call, run_bulk
 from framework.fleet.nodes import (
     FAKE_PREFIX,
     FAKE_SELECTOR,
@@ -30,6 +28,10 @@ from framework.spec import require_count
 from framework.wait import wait_until
 
 NODES_PATH: Final = "/api/v1/nodes"
+LEASES_PATH: Final = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
+LOAD_PARALLELISM: Final = 128
+"""Requests under way while controllers and kwok are out of the way: etcd then writes many in one batch, and a
+lease costs it half of what it costs with 16."""
 LEASES_SEEN_AFTER_S: Final = 0.5
 """kwok that sees a node before its lease tries to create one, fails, and looks again only after an interval;
 so leases come first, with a little time for kwok's watch."""
@@ -37,7 +39,7 @@ NODES_GONE_SEEN_AFTER_S: Final = 0.5
 RELEASE_AFTER_S: Final = 5.0
 VERIFY_TIMEOUT_S: Final = 120.0
 VERIFY_INTERVAL_S: Final = 0.5
-LEASES_PATH: Final = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
+_NO_HOLDER: Final = b'{"spec":{"holderIdentity":null}}'
 
 
 class FleetSummary(Record, frozen=True, kw_only=True):
@@ -57,46 +59,13 @@ class FleetChange(Record, frozen=True, kw_only=True):
     elapsed_s: float
 
 
-class _Condition(msgspec.Struct):
-    type: str
-    status: str
-
-
-class _Address(msgspec.Struct):
-    type: str
-    address: str
-
-
-class _Status(msgspec.Struct):
-    conditions: list[_Condition] = []
-    addresses: list[_Address] = []
-
-
-class _Node(msgspec.Struct):
-    status: _Status
-
-
-class _Name(msgspec.Struct):
-    name: str
-
-
-class _Holder(msgspec.Struct, rename="camel"):
-    holder_identity: str | None = None
-
-
-class _Lease(msgspec.Struct):
-    metadata: _Name
-    spec: _Holder
-
-
 class Fleet:
     """The fake nodes of one cluster. ``size`` is how many there are."""
 
-    def __init__(self, endpoint: ApiEndpoint, budget: LeaseBudget, *, kubelet_version: str) -> None:
+    def __init__(self, endpoint: ApiEndpoint, *, kubelet_version: str, size: int = 0) -> None:
         self._endpoint = endpoint
-        self._budget = budget
         self._kubelet_version = kubelet_version
-        self.size = 0
+        self.size = size
 
     def grow_to(
         self,
@@ -114,19 +83,34 @@ class Fleet:
         require_count(nodes, where="nodes")
         if nodes <= self.size:
             return FleetChange(requests=0, elapsed_s=0.0)
-        first = self.size
-        half = (nodes - first) // 2
         with during_load():
-            leases = self._send(self._leases(first, nodes), lambda done: on_done(first + done // 2))
-            time.sleep(LEASES_SEEN_AFTER_S)
-            created = self._send(
-                self._nodes(first, nodes), lambda done: on_done(first + half + (done + 1) // 2)
-            )
+            change = self.load(nodes, on_done)
+        self.verify()
+        return change
+
+    def load(self, nodes: int, on_done: Callable[[int], object] = int) -> FleetChange:
+        """Register what is missing of ``nodes`` nodes and leases, without reading them back."""
+        wanted = range(self.size, nodes)
+        missing_leases, missing_nodes = (self._missing(path, wanted) for path in (LEASES_PATH, NODES_PATH))
+        missing = len(missing_leases) + len(missing_nodes)
+        sent = 0
+
+        def advanced(done: int) -> None:
+            on_done(nodes - (missing - sent - done + 1) // 2)
+
+        leases = self._send(self._leases(missing_leases), advanced, parallelism=LOAD_PARALLELISM)
+        sent = leases.requests
+        time.sleep(LEASES_SEEN_AFTER_S)
+        created = self._send(self._nodes(missing_nodes, fleet=nodes), advanced, parallelism=LOAD_PARALLELISM)
         self.size = nodes
-        self._verify()
         return FleetChange(
             requests=leases.requests + created.requests, elapsed_s=leases.elapsed_s + created.elapsed_s
         )
+
+    def free_leases(self) -> None:
+        """Take the holder off every lease, so that a kwok that starts again renews them at once."""
+        names = (node_name(index) for index in range(self.size))
+        self._send((Call("PATCH", f"{LEASES_PATH}/{name}", _NO_HOLDER) for name in names), int)
 
     def shrink_to(self, nodes: int) -> FleetChange:
         """Delete the last nodes and their leases until there are ``nodes``, which may be 0.
@@ -137,27 +121,38 @@ class Fleet:
             return FleetChange(requests=0, elapsed_s=0.0)
         change = self._delete(range(nodes, self.size))
         self.size = nodes
-        self._verify()
+        self.verify()
         return change
 
     def summary(self) -> FleetSummary:
-        """Read all fake nodes and their leases back, in pages."""
+        """Read all fake nodes and their leases back, as printed rows in pages."""
         summary: FleetSummary = run_bulk(_summarise, self._endpoint)
         return summary
 
-    def _send(self, calls: Iterator[Call], on_done: Callable[[int], object]) -> FleetChange:
+    def _send(
+        self,
+        calls: Iterator[Call],
+        on_done: Callable[[int], object],
+        *,
+        parallelism: int = BULK_PARALLELISM,
+    ) -> FleetChange:
         start_s = time.monotonic()
-        requests: int = run_bulk(lambda bulk: bulk.each(calls, on_done), self._endpoint)
+        requests: int = run_bulk(
+            lambda bulk: bulk.each(calls, on_done), self._endpoint, parallelism=parallelism
+        )
         return FleetChange(requests=requests, elapsed_s=time.monotonic() - start_s)
 
-    def _leases(self, first: int, end: int) -> Iterator[Call]:
-        for index in range(first, end):
-            body = lease_body(index, lease_s=self._budget.lease_s, now=datetime.now(UTC))
-            yield Call("POST", LEASES_PATH, body)
+    def _missing(self, path: str, wanted: range) -> list[int]:
+        there: set[str] = run_bulk(lambda bulk: _names(bulk, path), self._endpoint)
+        return [index for index in wanted if node_name(index) not in there]
 
-    def _nodes(self, first: int, end: int) -> Iterator[Call]:
-        for index in range(first, end):
-            body = node_body(index, version=self._kubelet_version, now=datetime.now(UTC))
+    def _leases(self, indexes: Iterable[int]) -> Iterator[Call]:
+        for index in indexes:
+            yield Call("POST", LEASES_PATH, lease_body(index, now=datetime.now(UTC)))
+
+    def _nodes(self, indexes: Iterable[int], *, fleet: int) -> Iterator[Call]:
+        for index in indexes:
+            body = node_body(index, fleet=fleet, version=self._kubelet_version, now=datetime.now(UTC))
             yield Call("POST", NODES_PATH, body)
 
     def _delete(self, indexes: Sequence[int]) -> FleetChange:
@@ -175,15 +170,21 @@ class Fleet:
         One that was deleted while kwok was still taking it over may stay in kwok's books, and its lease is
         renewed for ever (kwok 0.8.0). Such a node is shown to kwok once more, and deleted again.
         """
-        names: list[str] = run_bulk(_lease_names, self._endpoint)
+        names: set[str] = run_bulk(lambda bulk: _names(bulk, LEASES_PATH), self._endpoint)
         indexes = [index for name in names if (index := int(name.removeprefix(FAKE_PREFIX))) >= self.size]
-        self._send(chain.from_iterable(self._nodes(index, index + 1) for index in indexes), int)
+        self._send(self._nodes(indexes, fleet=self.size), int)
         time.sleep(NODES_GONE_SEEN_AFTER_S)
         self._delete(indexes)
 
-    def _verify(self) -> None:
+    def verify(self, *, held: bool = True) -> None:
+        """Wait until exactly this fleet is there, Ready, addresses distinct, leases ``held`` by kwok.
+
+        Raises TimeLimitError with what was found instead.
+        """
         size = self.size
-        wanted = FleetSummary(nodes=size, ready=size, distinct_addresses=size, leases=size, leases_held=size)
+        wanted = FleetSummary(
+            nodes=size, ready=size, distinct_addresses=size, leases=size, leases_held=size if held else 0
+        )
         found: list[FleetSummary] = []
         released_s = time.monotonic()
 
@@ -208,19 +209,15 @@ class Fleet:
 async def _summarise(bulk: Bulk) -> FleetSummary:
     nodes = ready = 0
     addresses: set[str] = set()
-    async for page in bulk.pages(NODES_PATH, _Node, selector=FAKE_SELECTOR):
+    async for page in bulk.rows(NODES_PATH, ("Status", "Internal-IP"), selector=FAKE_SELECTOR):
         nodes += len(page)
-        ready += sum(_is_ready(node) for node in page)
-        addresses.update(
-            address.address
-            for node in page
-            for address in node.status.addresses
-            if address.type == "InternalIP"
-        )
+        ready += sum(status == "Ready" for status, _ in page)
+        addresses.update(address for _, address in page)
     leases = held = 0
-    async for fakes in _fake_leases(bulk):
+    async for page in bulk.rows(LEASES_PATH, ("Name", "Holder")):
+        fakes = [holder for name, holder in page if name.startswith(FAKE_PREFIX)]
         leases += len(fakes)
-        held += sum(lease.spec.holder_identity is not None for lease in fakes)
+        held += sum(holder != "" for holder in fakes)
     return FleetSummary(
         nodes=nodes,
         ready=ready,
@@ -230,16 +227,7 @@ async def _summarise(bulk: Bulk) -> FleetSummary:
     )
 
 
-async def _fake_leases(bulk: Bulk) -> AsyncIterator[list[_Lease]]:
-    async for page in bulk.pages(LEASES_PATH, _Lease):
-        yield [lease for lease in page if lease.metadata.name.startswith(FAKE_PREFIX)]
-
-
-async def _lease_names(bulk: Bulk) -> list[str]:
-    return [lease.metadata.name async for page in _fake_leases(bulk) for lease in page]
-
-
-def _is_ready(node: _Node) -> bool:
-    return any(
-        condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions
-    )
+async def _names(bulk: Bulk, path: str) -> set[str]:
+    return {
+        name async for page in bulk.rows(path, ("Name",)) for (name,) in page if name.startswith(FAKE_PREFIX)
+    }

@@ -3,6 +3,11 @@
 A fake node is registered Ready, with an InternalIP of its own, so that hostNetwork pods on it have
 distinct addresses (kwok's default pod CIDR is a /24 and would repeat them). It carries the label by which
 kwok knows its own nodes, and its index, by which a DaemonSet's node affinity picks an exact number of nodes.
+
+It also carries what the controllers would add to a node that joins, so that they leave it alone: at 100,000
+nodes the beta labels and the TTL annotation are a PATCH for each. Fakes are spread over zones, as in a real
+cluster; with all in one kube-scheduler would look through the whole zone for each node that it adds
+(``addNode`` in pkg/scheduler/backend/cache/node_tree.go: a minute of CPU at 100,000).
 """
 
 from __future__ import annotations
@@ -13,11 +18,19 @@ from typing import Any, Final
 
 import msgspec
 
+from framework.cluster import PRODUCTION_LEASE_S
+
 FAKE_SELECTOR: Final = "kwok.x-k8s.io/node=fake"
 INDEX_LABEL: Final = "kilonode.dev/index"
 LEASE_NAMESPACE: Final = "kube-node-lease"
 FAKE_RANGE: Final = ipaddress.ip_network("10.64.0.0/12")
 """A million addresses, apart from the service range 10.96.0.0/12 and from the node bridge."""
+REGION: Final = "region-1"
+ZONES: Final = 16
+_TTLS_S: Final = ((100, 0), (500, 15), (1000, 30), (2000, 60))
+_TTL_S_MAX: Final = 300
+"""Largest cluster and what the TTL controller annotates its nodes with (``ttlBoundaries`` in
+pkg/controller/ttl/ttl_controller.go)."""
 _CAPACITY: Final = {"cpu": "32", "memory": "256Gi", "pods": "110", "ephemeral-storage": "100Gi"}
 _HEALTHY: Final = (
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
@@ -40,9 +53,14 @@ def node_address(index: int) -> str:
     return str(FAKE_RANGE[index + 1])
 
 
-def node_body(index: int, *, version: str, now: datetime) -> bytes:
-    """The JSON of a Ready Node. ``version`` is the kubelet version it claims."""
+def zone(index: int) -> str:
+    return f"zone-{index % ZONES}"
+
+
+def node_body(index: int, *, fleet: int, version: str, now: datetime) -> bytes:
+    """The JSON of a Ready Node in a ``fleet`` of so many. ``version`` is the kubelet version it claims."""
     name = node_name(index)
+    ttl_s = next((ttl_s for nodes, ttl_s in _TTLS_S if fleet <= nodes), _TTL_S_MAX)
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     conditions = [
         {
@@ -60,16 +78,18 @@ def node_body(index: int, *, version: str, now: datetime) -> bytes:
         "kind": "Node",
         "metadata": {
             "name": name,
-            "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
+            "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": str(ttl_s)},
             "labels": {
                 "kwok.x-k8s.io/node": "fake",
                 INDEX_LABEL: str(index),
+                "beta.kubernetes.io/arch": "amd64",
+                "beta.kubernetes.io/os": "linux",
                 "kubernetes.io/arch": "amd64",
                 "kubernetes.io/hostname": name,
                 "kubernetes.io/os": "linux",
                 "node.kubernetes.io/instance-type": "fake",
-                "topology.kubernetes.io/region": "region-1",
-                "topology.kubernetes.io/zone": "zone-1",
+                "topology.kubernetes.io/region": REGION,
+                "topology.kubernetes.io/zone": zone(index),
             },
         },
         "spec": {},
@@ -98,14 +118,17 @@ def node_body(index: int, *, version: str, now: datetime) -> bytes:
     return msgspec.json.encode(node)
 
 
-def lease_body(index: int, *, lease_s: int, now: datetime) -> bytes:
-    """The JSON of the node's Lease, without a holder, so that kwok takes it over at its first renewal."""
+def lease_body(index: int, *, now: datetime) -> bytes:
+    """The JSON of the node's Lease, without a holder: kwok takes it over at its first renewal.
+
+    With that kwok also writes its own duration into it.
+    """
     lease = {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {"name": node_name(index), "namespace": LEASE_NAMESPACE},
         "spec": {
-            "leaseDurationSeconds": lease_s,
+            "leaseDurationSeconds": PRODUCTION_LEASE_S,
             "renewTime": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         },
     }

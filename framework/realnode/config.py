@@ -12,9 +12,15 @@ from typing import Any, Final
 
 import yaml
 
+from framework.fleet import REGION, zone
+
 KUBE_PROXY_METRICS_PORT: Final = 10249
 KUBE_PROXY_HEALTHZ_PORT: Final = 10256
-REAL_NODE_LABEL: Final = "kilonode.dev/role=real"
+NODE_LABELS: Final = (
+    f"kilonode.dev/role=real,topology.kubernetes.io/region={REGION},topology.kubernetes.io/zone={zone(0)}"
+)
+"""A real node shares a zone with fakes. Alone in one, its death would be a full disruption of the zone, in
+which the node controller evicts nobody."""
 
 _CONTAINERD: Final = """\
 version = 2

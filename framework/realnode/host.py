@@ -234,7 +234,7 @@ class HostNode:
             f"--cert-dir={self.folder / 'kubelet/pki'}",
             f"--hostname-override={self.name}",
             f"--node-ip={self.address}",
-            f"--node-labels={config.REAL_NODE_LABEL}",
+            f"--node-labels={config.NODE_LABELS}",
             "-v=2",
         )
 

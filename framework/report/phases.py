@@ -24,6 +24,7 @@ PhaseName = Literal[
     "binaries",
     "cluster",
     "fleet",
+    "leases",
     "node",
     "baseline",
     "workload",

@@ -1,19 +1,20 @@
 """DaemonSet Services."""
 
-from framework.workload.service import (
+from framework.workload.manifests import (
     NAMESPACE,
-    DaemonSetService,
-    Endpoints,
     daemonset_manifest,
+    pod_calls,
     service_manifest,
     slice_calls,
 )
+from framework.workload.service import DaemonSetService, Endpoints
 
 __all__ = [
     "NAMESPACE",
     "DaemonSetService",
     "Endpoints",
     "daemonset_manifest",
+    "pod_calls",
     "service_manifest",
     "slice_calls",
 ]

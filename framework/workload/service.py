@@ -1,47 +1,60 @@
-"""A Service with an endpoint on every node, made in one of two ways behind one face.
+"""A Service with an endpoint on every node, made in one of three ways behind one face.
 
 ``native``: a real DaemonSet, whose pods the real DaemonSet controller creates and kwok makes Ready, and a
 real Service, for which the real EndpointSlice controller writes the slices. The pods use the host network, so
 each endpoint has its node's address and all are distinct. A node affinity on the fakes' index picks exactly
 as many nodes as asked and keeps the DaemonSet off real nodes, whose kubelet has no image for it.
 
+``adopted``: the same DaemonSet, but the framework creates the pods, as the controller would. The controller
+walks all nodes for each 250 pods, 16 pods/s at 95,000 nodes; in bulk it is hundreds. It must not run
+meanwhile, or it would create pods of its own. When it starts again it finds the pods that it wants, with
+itself as their owner, adopts and counts them, and from there on everything is as in ``native``.
+
 ``endpointslices``: a Service without selector and slices written by the framework, 100 endpoints each as the
 real controller would. No pods, seconds instead of minutes; what a node sees is the same kind of object.
 
-Both separate *preparing* (pods) from *applying* (the Service, with the slices following): applying is the
+All separate *preparing* (pods) from *applying* (the Service, with the slices following): applying is the
 moment at which nodes begin to pay.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from framework.cluster import ApiEndpoint, Bulk, Call, run_bulk
+from framework.cluster import ApiEndpoint, Bulk, run_bulk
 from framework.errors import KilonodeError
-from framework.fleet import INDEX_LABEL, node_address, node_name
 from framework.lazy import LazyModule
 from framework.outcome import Record
 from framework.spec import ServiceSpec
 from framework.wait import wait_until
+from framework.workload.manifests import (
+    NAMESPACE,
+    PODS_PATH,
+    SLICES_PATH,
+    daemonset_manifest,
+    pod_calls,
+    pod_name,
+    service_manifest,
+    slice_calls,
+)
 
 if TYPE_CHECKING:
     import kubernetes
 else:
     kubernetes = LazyModule("kubernetes")
 
-NAMESPACE: Final = "default"
-SLICE_ENDPOINTS_MAX: Final = 100
-"""kube-controller-manager's default of --max-endpoints-per-slice."""
 PODS_STALL_S: Final = 120.0
 PODS_TIMEOUT_S: Final = 3600.0
 ENDPOINTS_TIMEOUT_S: Final = 300.0
 DELETE_TIMEOUT_S: Final = 600.0
 _POLL_S: Final = 0.25
-_IMAGE: Final = "registry.k8s.io/pause:3.10"
+_POLL_PENDING_S: Final = 2.0
+SERVICE_ACCOUNT_TIMEOUT_S: Final = 60.0
 
 
 class Endpoints(Record, frozen=True, kw_only=True):
@@ -68,8 +81,17 @@ class _Slice(msgspec.Struct):
 class DaemonSetService:
     """One Service; ``prepare`` it, ``apply`` it, ``delete`` it."""
 
-    def __init__(self, spec: ServiceSpec, endpoint: ApiEndpoint) -> None:
+    def __init__(
+        self,
+        spec: ServiceSpec,
+        endpoint: ApiEndpoint,
+        *,
+        without_controllers: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """``without_controllers`` surrounds the creation of adopted pods: it ends kube-controller-manager and
+        kube-scheduler, and starts them again."""
         self.spec = spec
+        self._without_controllers = without_controllers
         self._endpoint = endpoint
         self._client = endpoint.client()
         self._core = kubernetes.client.CoreV1Api(self._client)
@@ -82,13 +104,19 @@ class DaemonSetService:
         return f"{NAMESPACE}/{self.spec.name}"
 
     def prepare(self, on_done: Callable[[int], object] = int) -> None:
-        """Have the pods Ready (native mode). ``on_done`` hears how many are.
+        """Have the pods Ready, where the mode has any. ``on_done`` hears how many are.
 
         Raises KilonodeError when no further pod turns Ready for two minutes.
         """
-        if self.spec.mode == "native":
+        if self.spec.mode == "endpointslices":
+            return
+        if self.spec.mode == "adopted":
+            self._wait_for_service_account()
+            with self._without_controllers():
+                self._create_pods(self._put_daemonset(), on_done)
+        else:
             self._put_daemonset()
-            self._wait_for_pods(on_done)
+        self._wait_for_pods(on_done)
 
     def apply(self) -> float:
         """Create the Service; its endpoints follow. Returns before they are complete.
@@ -127,13 +155,11 @@ class DaemonSetService:
 
     def endpoints(self) -> Endpoints:
         """Read the Service's slices, in pages."""
-        path = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
 
         async def read(bulk: Bulk) -> Endpoints:
             slices = ready = 0
             addresses: set[str] = set()
-            selector = f"kubernetes.io/service-name={self.spec.name}"
-            async for page in bulk.pages(path, _Slice, selector=selector):
+            async for page in bulk.pages(SLICES_PATH, _Slice, selector=self._slice_selector):
                 slices += len(page)
                 for entry in (entry for piece in page for entry in piece.endpoints or ()):
                     ready += entry.conditions.ready is not False
@@ -143,6 +169,17 @@ class DaemonSetService:
         found: Endpoints = run_bulk(read, self._endpoint)
         return found
 
+    @property
+    def _slice_selector(self) -> str:
+        return f"kubernetes.io/service-name={self.spec.name}"
+
+    def _slice_count(self) -> int:
+        async def count(bulk: Bulk) -> int:
+            rows = bulk.rows(SLICES_PATH, ("Name",), selector=self._slice_selector)
+            return sum([len(page) async for page in rows])
+
+        return int(run_bulk(count, self._endpoint))
+
     def withdraw(self) -> None:
         """Delete the Service and its slices, and keep the pods."""
         self._applied_s = None
@@ -150,10 +187,10 @@ class DaemonSetService:
         if self.spec.mode == "endpointslices":
             discovery = kubernetes.client.DiscoveryV1Api(self._client)
             discovery.delete_collection_namespaced_endpoint_slice(
-                NAMESPACE, label_selector=f"kubernetes.io/service-name={self.spec.name}"
+                NAMESPACE, label_selector=self._slice_selector
             )
         wait_until(
-            lambda: True if self.endpoints().slices == 0 else None,
+            lambda: True if self._slice_count() == 0 else None,
             what=f"the slices of {self.full_name} gone",
             timeout_s=ENDPOINTS_TIMEOUT_S,
             interval_s=_POLL_S,
@@ -168,14 +205,55 @@ class DaemonSetService:
         """Close the client; what it made stays."""
         self._client.close()
 
-    def _put_daemonset(self) -> None:
+    def _put_daemonset(self) -> str:
+        """Create the DaemonSet, or change it to this spec; gives its uid."""
         body = daemonset_manifest(self.spec)
         try:
-            self._apps.create_namespaced_daemon_set(NAMESPACE, body)
+            made = self._apps.create_namespaced_daemon_set(NAMESPACE, body)
         except kubernetes.client.ApiException as error:
             if error.status != 409:
                 raise
-            self._apps.patch_namespaced_daemon_set(self.spec.name, NAMESPACE, body)
+            made = self._apps.patch_namespaced_daemon_set(self.spec.name, NAMESPACE, body)
+        return str(made.metadata.uid)
+
+    def _wait_for_service_account(self) -> None:
+        """The controllers make it once, and without it the API server takes no pod."""
+
+        def there() -> bool | None:
+            found = self._core.list_namespaced_service_account(
+                NAMESPACE, field_selector="metadata.name=default"
+            )
+            return bool(found.items) or None
+
+        wait_until(there, what="the service account of pods", timeout_s=SERVICE_ACCOUNT_TIMEOUT_S)
+
+    def _create_pods(self, daemonset_uid: str, on_done: Callable[[int], object]) -> None:
+        async def create(bulk: Bulk) -> None:
+            there = {name async for page in self._pods(bulk) for (name,) in page}
+            missing = [i for i in range(self.spec.endpoints) if pod_name(self.spec, i) not in there]
+            kept = self.spec.endpoints - len(missing)
+            calls = pod_calls(self.spec, daemonset_uid=daemonset_uid, indexes=missing)
+            await bulk.each(calls, lambda done: on_done(kept + done))
+
+        run_bulk(create, self._endpoint)
+        wait_until(
+            lambda: True if self._pending() == 0 else None,
+            what="all pods made Ready by kwok",
+            timeout_s=PODS_TIMEOUT_S,
+            interval_s=_POLL_PENDING_S,
+            describe=lambda: f"{self._pending():,} pods are Pending",
+            remedy="look at kwok-controller.log",
+        )
+
+    def _pods(self, bulk: Bulk, *, phase: str | None = None) -> AsyncIterator[list[tuple[str, ...]]]:
+        fields = "" if phase is None else f"status.phase={phase}"
+        return bulk.rows(PODS_PATH, ("Name",), selector=f"app={self.spec.name}", fields=fields)
+
+    def _pending(self) -> int:
+        async def count(bulk: Bulk) -> int:
+            return sum([len(page) async for page in self._pods(bulk, phase="Pending")])
+
+        return int(run_bulk(count, self._endpoint))
 
     def _wait_for_pods(self, on_done: Callable[[int], object]) -> None:
         best = -1
@@ -208,99 +286,3 @@ class DaemonSetService:
         except kubernetes.client.ApiException as error:
             if error.status != 404:
                 raise
-
-
-def port_name(port: int) -> str:
-    return f"p{port}"
-
-
-def service_manifest(spec: ServiceSpec) -> dict[str, Any]:
-    """The Service; without selector in ``endpointslices`` mode."""
-    selector = {"selector": {"app": spec.name}} if spec.mode == "native" else {}
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": spec.name},
-        "spec": {
-            "ports": [
-                {"name": port_name(port), "port": port, "targetPort": port, "protocol": "TCP"}
-                for port in spec.ports
-            ],
-            **selector,
-        },
-    }
-
-
-def daemonset_manifest(spec: ServiceSpec) -> dict[str, Any]:
-    """A DaemonSet on the fakes with an index below ``spec.endpoints``.
-
-    ``OnDelete``, because another number of endpoints changes the template, and the pods that stay must not be
-    replaced for it.
-    """
-    expressions = [
-        {"key": "kwok.x-k8s.io/node", "operator": "In", "values": ["fake"]},
-        {"key": INDEX_LABEL, "operator": "Lt", "values": [str(spec.endpoints)]},
-    ]
-    affinity = {
-        "nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {
-                "nodeSelectorTerms": [{"matchExpressions": expressions}]
-            }
-        }
-    }
-    container = {
-        "name": "app",
-        "image": _IMAGE,
-        "ports": [{"name": port_name(port), "containerPort": port, "protocol": "TCP"} for port in spec.ports],
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": {"name": spec.name},
-        "spec": {
-            "selector": {"matchLabels": {"app": spec.name}},
-            "updateStrategy": {"type": "OnDelete"},
-            "template": {
-                "metadata": {"labels": {"app": spec.name}},
-                "spec": {
-                    "hostNetwork": True,
-                    "affinity": affinity,
-                    "containers": [container],
-                    "terminationGracePeriodSeconds": 1,
-                    "tolerations": [{"operator": "Exists"}],
-                },
-            },
-        },
-    }
-
-
-def slice_calls(spec: ServiceSpec) -> Iterator[Call]:
-    """The requests that create the Service's EndpointSlices."""
-    path = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
-    for first in range(0, spec.endpoints, SLICE_ENDPOINTS_MAX):
-        indexes = range(first, min(first + SLICE_ENDPOINTS_MAX, spec.endpoints))
-        yield Call("POST", path, msgspec.json.encode(_slice_manifest(spec, indexes)))
-
-
-def _slice_manifest(spec: ServiceSpec, indexes: range) -> dict[str, Any]:
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": f"{spec.name}-{indexes.start:06d}",
-            "labels": {
-                "kubernetes.io/service-name": spec.name,
-                "endpointslice.kubernetes.io/managed-by": "kilonode.dev",
-            },
-        },
-        "addressType": "IPv4",
-        "ports": [{"name": port_name(port), "port": port, "protocol": "TCP"} for port in spec.ports],
-        "endpoints": [
-            {
-                "addresses": [node_address(index)],
-                "conditions": {"ready": True, "serving": True, "terminating": False},
-                "nodeName": node_name(index),
-            }
-            for index in indexes
-        ],
-    }

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from framework.binaries import Binaries
-from framework.cluster import ControlPlaneSettings, EmbeddedCluster, lease_budget
+from framework.cluster import EmbeddedCluster
 from framework.fleet import Fleet
 from framework.ledger import STATE_ENV, Ledger
 from framework.preflight import require_machine
@@ -27,7 +27,6 @@ from framework.realnode import CopyPool
 from framework.wait import wait_until
 
 STORY_TIMEOUT_S = 120.0
-SETTINGS = ControlPlaneSettings(budget=lease_budget(1000), envs={"kube-apiserver": {"GOGC": "100"}})
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +62,7 @@ def started(ledger: Ledger, binaries: Binaries) -> tuple[EmbeddedCluster, float]
     """A control plane, and the seconds that its start took."""
     binaries.ensure_all(list(binaries.defaults()))
     begin_s = time.monotonic()
-    plane = EmbeddedCluster.start(ledger, binaries, SETTINGS)
+    plane = EmbeddedCluster.start(ledger, binaries)
     return plane, time.monotonic() - begin_s
 
 
@@ -75,7 +74,7 @@ def cluster(started: tuple[EmbeddedCluster, float]) -> EmbeddedCluster:
 @pytest.fixture(scope="session")
 def fakes(cluster: EmbeddedCluster) -> Fleet:
     """The shared cluster's fake nodes; a test grows it to what it needs and finds it at any size."""
-    return Fleet(cluster.endpoint, cluster.settings.budget, kubelet_version=cluster.version)
+    return Fleet(cluster.endpoint, kubelet_version=cluster.version)
 
 
 @pytest.fixture(scope="session")

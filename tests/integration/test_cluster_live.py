@@ -107,9 +107,9 @@ def test_keys_and_credentials_are_closed_to_others(cluster: EmbeddedCluster, liv
 def strangers(cluster: EmbeddedCluster) -> Iterator[tuple[str, str]]:
     """A Node without the fakes' label, and after it a fake one, neither of them Ready."""
     name = "stranger"
-    fake = msgspec.json.decode(node_body(FAR_INDEX, version=cluster.version, now=datetime.now(UTC)))
+    fake = msgspec.json.decode(node_body(FAR_INDEX, fleet=1, version=cluster.version, now=datetime.now(UTC)))
     fake["status"]["conditions"] = []
-    lease = lease_body(FAR_INDEX, lease_s=40, now=datetime.now(UTC))
+    lease = lease_body(FAR_INDEX, now=datetime.now(UTC))
     leases = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
     stranger = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
     calls = [
@@ -150,7 +150,7 @@ def test_two_clusters_live_side_by_side(
 ) -> None:
     ledger = Ledger.begin(live_state)
     try:
-        second = EmbeddedCluster.start(ledger, binaries, cluster.settings)
+        second = EmbeddedCluster.start(ledger, binaries)
         assert not second.subnet.overlaps(cluster.subnet)
         for here, there in ((cluster, second), (second, cluster)):
             name = f"only-in-{here.run_id}"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from framework.binaries import Binary
-from framework.cluster import lease_budget
+from framework.cluster import RenewalCost, lease_budget
 from framework.cluster.kwokctl import configuration
 
 VERSIONS = {
@@ -27,13 +27,21 @@ BINARIES = {
 }
 
 
-def documents(nodes: int = 100, **envs: dict[str, str]) -> list[dict[str, Any]]:
+COST = RenewalCost(cpu_s=0.002, cpus=2)
+ALL = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+
+
+def documents(
+    nodes: int | None = 100, components: tuple[str, ...] = ALL, **envs: dict[str, str]
+) -> list[dict[str, Any]]:
     text = configuration(
         binaries=BINARIES,
-        budget=lease_budget(nodes),
+        components=components,
+        budget=lease_budget(nodes, COST) if nodes is not None else None,
         envs={name.replace("_", "-"): variables for name, variables in envs.items()},
         address="198.18.3.1",
         cache=Path("/state/cache"),
+        pki=Path("/state/pki"),
     )
     return list(yaml.safe_load_all(text))
 
@@ -85,12 +93,30 @@ def test_nothing_is_left_to_download() -> None:
     assert versions == ("v1.37.2", "3.6.6", "v0.8.0")
 
 
-@pytest.mark.parametrize(("nodes", "lease_s", "grace_ms"), [(100, 40, 50_000), (10_000, 400, 300_000)])
+@pytest.mark.parametrize(("nodes", "lease_s", "grace_ms"), [(100, 40, 50_000), (10_000, 120, 90_000)])
 def test_the_budget_is_not_multiplied(nodes: int, lease_s: int, grace_ms: int) -> None:
     found = options(nodes)
     assert found["heartbeatFactor"] == 1
     assert found["nodeLeaseDurationSeconds"] == lease_s
     assert found["kubeControllerManagerNodeMonitorGracePeriodMilliseconds"] == grace_ms
+
+
+def test_kwok_keeps_its_share_of_requests() -> None:
+    kwok_options = documents(10_000)[1]["options"]
+    assert kwok_options["nodeLeaseParallelism"] == 24
+    assert kwok_options["podPlayStageParallelism"] == 8
+
+
+def test_storage_runs_alone_before_there_is_a_budget() -> None:
+    document, kwok_document, *_ = documents(None, ("etcd", "kube-apiserver"))
+    assert document["options"]["components"] == ["etcd", "kube-apiserver"]
+    assert "nodeLeaseDurationSeconds" not in document["options"]
+    assert "nodeLeaseParallelism" not in kwok_document["options"]
+    assert documents()[0]["options"]["components"] == [*ALL[:-1], "kwok-controller"]
+
+
+def test_the_controllers_metrics_are_served_with_the_clusters_own_certificate() -> None:
+    assert arguments("kube-controller-manager")["tls-cert-file"] == "/state/pki/admin.crt"
 
 
 def test_environment_variables_reach_their_component() -> None:

@@ -21,7 +21,7 @@ SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/12")
 
 
 def a_node(index: int) -> dict[str, Any]:
-    decoded: dict[str, Any] = msgspec.json.decode(node_body(index, version="1.37.2", now=NOW))
+    decoded: dict[str, Any] = msgspec.json.decode(node_body(index, fleet=100_000, version="1.37.2", now=NOW))
     return decoded
 
 
@@ -74,14 +74,14 @@ def test_a_node_is_schedulable_and_says_which_kubelet_it_plays() -> None:
 def test_times_are_utc() -> None:
     stamps = {condition["lastHeartbeatTime"] for condition in a_node(1)["status"]["conditions"]}
     assert stamps == {"2026-02-03T04:05:06Z"}
-    lease = msgspec.json.decode(lease_body(1, lease_s=40, now=NOW.astimezone(UTC)))
+    lease = msgspec.json.decode(lease_body(1, now=NOW.astimezone(UTC)))
     assert lease["spec"]["renewTime"] == "2026-02-03T04:05:06.070000Z"
 
 
 @settings(deadline=None)
-@given(INDEXES, st.integers(1, 100_000))
-def test_a_lease_is_free_for_kwok_to_take(index: int, lease_s: int) -> None:
-    lease = msgspec.json.decode(lease_body(index, lease_s=lease_s, now=NOW))
+@given(INDEXES)
+def test_a_lease_is_free_for_kwok_to_take(index: int) -> None:
+    lease = msgspec.json.decode(lease_body(index, now=NOW))
     assert lease["metadata"] == {"name": node_name(index), "namespace": LEASE_NAMESPACE}
-    assert lease["spec"]["leaseDurationSeconds"] == lease_s
+    assert lease["spec"]["leaseDurationSeconds"] == 40
     assert "holderIdentity" not in lease["spec"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from framework.fleet import INDEX_LABEL, node_address, node_name
 from framework.spec import EndpointMode, ServiceSpec
-from framework.workload import NAMESPACE, daemonset_manifest, service_manifest, slice_calls
+from framework.workload import NAMESPACE, daemonset_manifest, pod_calls, service_manifest, slice_calls
 
 
 def a_service(endpoints: int, mode: EndpointMode = "endpointslices", **changes: Any) -> ServiceSpec:
@@ -56,8 +56,10 @@ def test_slices_belong_to_nobody_who_would_delete_them() -> None:
     assert managers == {"kilonode.dev"}
 
 
-@pytest.mark.parametrize(("mode", "selector"), [("native", {"app": "web"}), ("endpointslices", None)])
-def test_only_a_native_service_selects_pods(mode: EndpointMode, selector: dict[str, str] | None) -> None:
+@pytest.mark.parametrize(
+    ("mode", "selector"), [("native", {"app": "web"}), ("adopted", {"app": "web"}), ("endpointslices", None)]
+)
+def test_only_a_service_with_pods_selects_them(mode: EndpointMode, selector: dict[str, str] | None) -> None:
     assert service_manifest(a_service(10, mode))["spec"].get("selector") == selector
 
 
@@ -94,6 +96,25 @@ class TestDaemonSet:
         assert labels == service_manifest(a_service(5, "native"))["spec"]["selector"]
         (container,) = spec["template"]["spec"]["containers"]
         assert [port["containerPort"] for port in container["ports"]] == [80, 8080]
+
+    def test_adopted_pods_are_what_the_controller_would_create(self) -> None:
+        spec = a_service(5, "adopted")
+        calls = list(pod_calls(spec, daemonset_uid="u-1", indexes=[3, 4]))
+        assert {(call.method, call.path) for call in calls} == {("POST", "/api/v1/namespaces/default/pods")}
+        pods = [msgspec.json.decode(call.body or b"") for call in calls]
+        assert [pod["spec"]["nodeName"] for pod in pods] == [node_name(3), node_name(4)]
+        assert len({pod["metadata"]["name"] for pod in pods}) == 2
+        template = daemonset_manifest(spec)["spec"]["template"]
+        for pod in pods:
+            (owner,) = pod["metadata"]["ownerReferences"]
+            assert (owner["kind"], owner["name"], owner["uid"]) == ("DaemonSet", "web", "u-1")
+            assert owner["controller"] is owner["blockOwnerDeletion"] is True
+            assert pod["metadata"]["labels"].items() >= template["metadata"]["labels"].items()
+            assert pod["spec"]["containers"] == template["spec"]["containers"]
+            assert pod["spec"]["hostNetwork"] is True
+            affinity = pod["spec"]["affinity"]["nodeAffinity"]
+            (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+            assert [field["values"] for field in term["matchFields"]] == [[pod["spec"]["nodeName"]]]
 
     def test_a_changed_size_does_not_replace_pods(self) -> None:
         assert daemonset_manifest(a_service(5, "native"))["spec"]["updateStrategy"] == {"type": "OnDelete"}

@@ -1,0 +1,159 @@
+"""The ground that measurements stand on: a control plane and its fleet, at the size that a test asks for.
+
+It comes up at first use and grows with the tests of a session. A small fleet, and one that has to grow under
+a real node or a Service, is registered in the running cluster. A large one comes from its snapshot, in a
+control plane that starts anew on it; everything that earlier tests left in the cluster is gone then. Either
+way the lease budget follows the fleet's size, and is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from framework import guard
+from framework.binaries import Binaries
+from framework.cluster import MEASURING, EmbeddedCluster, lease_budget
+from framework.errors import BadInputError
+from framework.fleet import Fleet, Snapshots, register, restore, snapshot_key
+from framework.ledger import Ledger
+from framework.report import PhaseName
+from framework.units import MIB
+
+CONTROL_PLANE_BYTES: Final = 1200 * MIB
+"""Resident memory of an idle control plane with its page cache."""
+BYTES_PER_FAKE: Final = 120_000
+"""Memory of all control-plane processes for each fake node with its lease and one pod."""
+NODES_RESTORED_MIN: Final = 2_000
+"""Smaller fleets are registered in the running cluster, which takes less time than to start another one."""
+
+
+class Step(Protocol):
+    """Does ``work`` as a phase with a name that everybody sees; a failure ends all later measurements."""
+
+    def __call__(
+        self, name: PhaseName, detail: str, work: Callable[[], Any], *, total: int | None = None
+    ) -> Any: ...
+
+
+class Ground:
+    """One control plane with its fleet. ``on_new`` is called before a cluster's objects are thrown away."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        binaries: Binaries,
+        *,
+        step: Step,
+        advance: Callable[[int], object],
+        on_new: Callable[[], object],
+    ) -> None:
+        self._ledger = ledger
+        self._binaries = binaries
+        self._step = step
+        self._advance = advance
+        self._on_new = on_new
+        self._snapshots = Snapshots.below(binaries.root)
+        self._cluster: EmbeddedCluster | None = None
+        self._fleet: Fleet | None = None
+
+    @property
+    def started(self) -> EmbeddedCluster | None:
+        """The control plane if there is one yet."""
+        return self._cluster
+
+    @property
+    def cluster(self) -> EmbeddedCluster:
+        """The control plane, started at first use."""
+        if self._cluster is None:
+            guard.require(CONTROL_PLANE_BYTES, what="the control plane")
+            self._cluster = self._step(
+                "cluster",
+                "embedded control plane",
+                lambda: EmbeddedCluster.start(self._ledger, self._binaries),
+            )
+        return self._cluster
+
+    @property
+    def fleet(self) -> Fleet:
+        """The fake nodes; none at first."""
+        if self._fleet is None:
+            self._fleet = Fleet(self.cluster.endpoint, kubelet_version=self.cluster.version)
+        return self._fleet
+
+    def grow_to(self, nodes: int, *, in_use: bool) -> None:
+        """Have at least ``nodes`` fake nodes, those there are under whatever uses them where ``in_use``."""
+        if nodes <= self.fleet.size:
+            return
+        guard.require((nodes - self.fleet.size) * BYTES_PER_FAKE, what=f"a fleet of {nodes:,}")
+        if nodes < NODES_RESTORED_MIN or in_use:
+            self._register_more(nodes)
+        else:
+            self._establish(nodes)
+
+    def set_to(self, nodes: int, *, in_use: bool) -> None:
+        """Have exactly ``nodes`` fake nodes. Raises BadInputError where fewer would take some from a user."""
+        if nodes < self.fleet.size:
+            if in_use:
+                raise BadInputError(
+                    f"{self.fleet.size:,} fakes can't become {nodes:,} under a real node or a Service",
+                    where="fleet",
+                    remedy="set its size before real nodes and Services are made",
+                )
+            self._start_empty()
+        self.grow_to(nodes, in_use=in_use)
+
+    def _start_empty(self) -> None:
+        self._on_new()
+        cluster = self.cluster
+
+        def begin() -> None:
+            cluster.stop()
+            cluster.forget_everything()
+            cluster.serve(MEASURING)
+            cluster.control(lease_budget(1, cluster.renewal_cost))
+
+        self._step("cluster", "embedded control plane, empty again", begin)
+        self._fleet = None
+
+    def _establish(self, nodes: int) -> None:
+        self._on_new()
+        fleet = self._restored(nodes)
+        if fleet is None:
+            fleet = self._step(
+                "fleet",
+                f"{nodes:,} fake nodes and leases, registered and saved",
+                lambda: register(self.cluster, nodes, self._snapshots, self._advance),
+                total=nodes,
+            )
+        self._fleet = fleet
+        budget = lease_budget(nodes, self.cluster.renewal_cost)
+        self._step("leases", str(budget), lambda: self.cluster.control(budget))
+
+    def _restored(self, nodes: int) -> Fleet | None:
+        snapshot = self._snapshots.find(snapshot_key(self.cluster, nodes))
+        if snapshot is None:
+            return None
+        fleet: Fleet | None = self._step(
+            "fleet",
+            f"{nodes:,} fake nodes and leases, as saved on {snapshot.manifest.made_utc[:10]}",
+            lambda: restore(self.cluster, snapshot, self._snapshots),
+        )
+        return fleet
+
+    def _register_more(self, nodes: int) -> None:
+        cluster, fleet = self.cluster, self.fleet
+        budget = lease_budget(nodes, cluster.renewal_cost)
+
+        def register_more() -> None:
+            if budget.same_times(cluster.budget):
+                fleet.grow_to(nodes, self._advance, during_load=cluster.controllers_paused)
+                cluster.control(budget)
+                return
+            cluster.stop_controllers()
+            fleet.load(nodes, self._advance)
+            fleet.free_leases()
+            cluster.control(budget)
+            fleet.verify()
+
+        self._step("fleet", f"{nodes:,} fake nodes; {budget}", register_more, total=nodes)

@@ -1,0 +1,155 @@
+"""What a DaemonSet Service is made of: pure data.
+
+A pod of the ``adopted`` mode is what the DaemonSet controller of Kubernetes 1.37 would create
+(``CreatePodTemplate`` in pkg/controller/daemon/util/daemonset_util.go) and the scheduler would bind, except
+for its name, which here carries the node's index, and for the label of the revision, whose hash only the
+controller can compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from framework.cluster import Call
+from framework.fleet import INDEX_LABEL, node_address, node_name, zone
+from framework.spec import ServiceSpec
+
+NAMESPACE: Final = "default"
+PODS_PATH: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
+SLICES_PATH: Final = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
+SLICE_ENDPOINTS_MAX: Final = 100
+"""kube-controller-manager's default of --max-endpoints-per-slice."""
+_IMAGE: Final = "registry.k8s.io/pause:3.10"
+
+
+def port_name(port: int) -> str:
+    return f"p{port}"
+
+
+def service_manifest(spec: ServiceSpec) -> dict[str, Any]:
+    """The Service; without selector in ``endpointslices`` mode."""
+    selector = {} if spec.mode == "endpointslices" else {"selector": {"app": spec.name}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": spec.name},
+        "spec": {
+            "ports": [
+                {"name": port_name(port), "port": port, "targetPort": port, "protocol": "TCP"}
+                for port in spec.ports
+            ],
+            **selector,
+        },
+    }
+
+
+def daemonset_manifest(spec: ServiceSpec) -> dict[str, Any]:
+    """A DaemonSet on the fakes with an index below ``spec.endpoints``.
+
+    ``OnDelete``, because another number of endpoints changes the template, and the pods that stay must not be
+    replaced for it.
+    """
+    expressions = [
+        {"key": "kwok.x-k8s.io/node", "operator": "In", "values": ["fake"]},
+        {"key": INDEX_LABEL, "operator": "Lt", "values": [str(spec.endpoints)]},
+    ]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": spec.name},
+        "spec": {
+            "selector": {"matchLabels": {"app": spec.name}},
+            "updateStrategy": {"type": "OnDelete"},
+            "template": {
+                "metadata": {"labels": {"app": spec.name}},
+                "spec": _pod_spec(spec, {"matchExpressions": expressions}),
+            },
+        },
+    }
+
+
+def pod_calls(spec: ServiceSpec, *, daemonset_uid: str, indexes: Iterable[int]) -> Iterator[Call]:
+    """The requests that create the DaemonSet's pods on the fakes with these indexes."""
+    for index in indexes:
+        yield Call("POST", PODS_PATH, msgspec.json.encode(_pod_manifest(spec, daemonset_uid, index)))
+
+
+def pod_name(spec: ServiceSpec, index: int) -> str:
+    return f"{spec.name}-{index:06d}"
+
+
+def slice_calls(spec: ServiceSpec) -> Iterator[Call]:
+    """The requests that create the Service's EndpointSlices."""
+    for first in range(0, spec.endpoints, SLICE_ENDPOINTS_MAX):
+        indexes = range(first, min(first + SLICE_ENDPOINTS_MAX, spec.endpoints))
+        yield Call("POST", SLICES_PATH, msgspec.json.encode(_slice_manifest(spec, indexes)))
+
+
+def _pod_manifest(spec: ServiceSpec, daemonset_uid: str, index: int) -> dict[str, Any]:
+    name = node_name(index)
+    on_this_node = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name(spec, index),
+            "generateName": f"{spec.name}-",
+            "labels": {"app": spec.name, "pod-template-generation": "1"},
+            "ownerReferences": [
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": "DaemonSet",
+                    "name": spec.name,
+                    "uid": daemonset_uid,
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
+        },
+        "spec": {**_pod_spec(spec, on_this_node), "nodeName": name},
+    }
+
+
+def _pod_spec(spec: ServiceSpec, term: dict[str, Any]) -> dict[str, Any]:
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    container = {
+        "name": "app",
+        "image": _IMAGE,
+        "ports": [{"name": port_name(port), "containerPort": port, "protocol": "TCP"} for port in spec.ports],
+    }
+    return {
+        "hostNetwork": True,
+        "affinity": {"nodeAffinity": required},
+        "automountServiceAccountToken": False,
+        "containers": [container],
+        "terminationGracePeriodSeconds": 1,
+        "tolerations": [{"operator": "Exists"}],
+    }
+
+
+def _slice_manifest(spec: ServiceSpec, indexes: range) -> dict[str, Any]:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{spec.name}-{indexes.start:06d}",
+            "labels": {
+                "kubernetes.io/service-name": spec.name,
+                "endpointslice.kubernetes.io/managed-by": "kilonode.dev",
+            },
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": port_name(port), "port": port, "protocol": "TCP"} for port in spec.ports],
+        "endpoints": [
+            {
+                "addresses": [node_address(index)],
+                "conditions": {"ready": True, "serving": True, "terminating": False},
+                "nodeName": node_name(index),
+                "zone": zone(index),
+            }
+            for index in indexes
+        ],
+    }
