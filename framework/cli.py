@@ -21,7 +21,9 @@ from rich.table import Table
 from framework import ledger, preflight
 from framework.binaries import Binaries, Binary, ExplicitPathError, Request, show_progress
 from framework.errors import BadInputError, KilonodeError, MissingRequirementError
+from framework.fleet import Snapshots
 from framework.report import ResultsTable, load_run
+from framework.units import mib
 
 EXIT_FAILED: Final = 1
 EXIT_BAD_INPUT: Final = 2
@@ -154,6 +156,38 @@ def show(
     """Show the results of a run again, as the table that ended it."""
     folder = Path(run) if Path(run).is_dir() else RUNS / run
     _console().print(ResultsTable(load_run(folder), folder.resolve()))
+
+
+@app.command("snapshots")
+def list_snapshots(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove them all, unfinished ones too.")] = False,
+) -> None:
+    """List the fleets that are kept on disk, or remove them.
+
+    A fleet of 2,000 nodes or more is registered once, saved, and restored by later runs. Together they stay
+    below $KILONODE_SNAPSHOTS_MAX (4GiB by default); what was used longest ago goes first. They lie in
+    $KILONODE_CACHE_DIR (by default ~/.cache/kilonode).
+    """
+    snapshots = Snapshots.below(Binaries().root)
+    if clear:
+        print(f"removed {mib(snapshots.clear())} MiB")
+        return
+    table = Table(
+        box=box.SIMPLE_HEAD, caption=f"limit {mib(snapshots.limit_bytes)} MiB", caption_justify="left"
+    )
+    for header, justify in (("nodes", "right"), ("MiB", "right"), ("made", "left"), ("used", "left")):
+        table.add_column(header, justify=justify, no_wrap=True)
+    table.add_column("kube-apiserver, etcd")
+    for snapshot in snapshots.all():
+        manifest = snapshot.manifest
+        table.add_row(
+            f"{manifest.key.nodes:,}",
+            mib(manifest.size_bytes),
+            f"{manifest.made_utc[:16]} in {manifest.registered_s:.0f} s",
+            snapshot.used_utc.isoformat(timespec="minutes")[:16],
+            f"{manifest.key.kube_apiserver}, {manifest.key.etcd}",
+        )
+    _console().print(table)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ import pytest
 
 from framework import cli
 from framework.binaries import Binaries, Binary, Request
+from framework.fleet import SnapshotKey, Snapshots
 from framework.ledger import STATE_ENV, Folder, Ledger
 from framework.report import RunFolder
 
@@ -260,3 +262,36 @@ class TestClean:
         monkeypatch.setattr(Folder, "undo", refuse)
         assert kilonode("clean") == cli.EXIT_FAILED
         assert "/held is held" in capsys.readouterr().err
+
+
+class TestSnapshots:
+    @pytest.fixture
+    def store(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Snapshots:
+        monkeypatch.setenv("KILONODE_CACHE_DIR", str(tmp_path))
+        return Snapshots.below(tmp_path)
+
+    def test_are_listed_and_cleared(
+        self, kilonode: Kilonode, store: Snapshots, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        key = SnapshotKey(nodes=100_000, etcd="3.7.0 (aa)", kube_apiserver="1.37.2 (bb)", shape="cc")
+        with store.draft(key) as draft:
+            (draft.data / "db").write_bytes(bytes(3 << 20))
+            store.save(draft, registered_s=212.4)
+        assert kilonode("snapshots") == 0
+        listing = capsys.readouterr().out
+        assert re.search(r"100,000 +3\.0 .* in 212 s .*1\.37\.2 \(bb\), 3\.7\.0 \(aa\)", listing)
+        assert "limit 4,096 MiB" in listing
+        assert kilonode("snapshots", "--clear") == 0
+        assert capsys.readouterr().out == "removed 3.0 MiB\n"
+        assert store.all() == ()
+
+    def test_a_limit_that_is_no_size_is_refused(
+        self,
+        kilonode: Kilonode,
+        store: Snapshots,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("KILONODE_SNAPSHOTS_MAX", "plenty")
+        assert kilonode("snapshots") == 2
+        assert "KILONODE_SNAPSHOTS_MAX" in capsys.readouterr().err

@@ -187,6 +187,104 @@ class TestManyRequests:
             run_bulk(lambda bulk: bulk.each([Call("GET", "/x")]), endpoint)
 
 
+TABLE_OF_NODES = {
+    "kind": "Table",
+    "metadata": {"continue": ""},
+    "columnDefinitions": [{"name": "Name"}, {"name": "Status"}, {"name": "Age"}],
+    "rows": [{"cells": ["n0", "Ready", "1d"]}, {"cells": ["n1", "NotReady", None]}],
+}
+
+
+class TestRows:
+    def test_are_the_columns_that_were_asked_for_in_that_order(self) -> None:
+        asked: list[web.Request] = []
+
+        async def answer(request: web.Request) -> web.Response:
+            asked.append(request)
+            return web.json_response(TABLE_OF_NODES)
+
+        async def read(bulk: Bulk) -> list[list[tuple[str, ...]]]:
+            return [page async for page in bulk.rows("/x", ("Status", "Name"), fields="a=b", page_size=7)]
+
+        assert ask(answer, read) == [[("Ready", "n0"), ("NotReady", "n1")]]
+        (request,) = asked
+        assert request.headers["Accept"] == "application/json;as=Table;g=meta.k8s.io;v=v1"
+        assert (request.query["limit"], request.query["fieldSelector"]) == ("7", "a=b")
+        assert request.query["includeObject"] == "None"
+
+    def test_later_pages_name_no_columns(self) -> None:
+        async def answer(request: web.Request) -> web.Response:
+            if request.query["continue"]:
+                return web.json_response({"metadata": {}, "columnDefinitions": [], "rows": None})
+            return web.json_response(TABLE_OF_NODES | {"metadata": {"continue": "more"}})
+
+        async def read(bulk: Bulk) -> list[int]:
+            return [len(page) async for page in bulk.rows("/x", ("Name",))]
+
+        assert ask(answer, read) == [2, 0]
+
+    def test_a_column_that_is_not_printed(self) -> None:
+        async def answer(request: web.Request) -> web.Response:
+            return web.json_response(TABLE_OF_NODES)
+
+        async def read(bulk: Bulk) -> None:
+            async for _ in bulk.rows("/x", ("Holder",)):
+                pass
+
+        with pytest.raises(ApiError, match="no columns"):
+            ask(answer, read)
+
+
+class Thing(msgspec.Struct):
+    name: str
+
+
+class Event(msgspec.Struct):
+    type: str
+    object: Thing
+
+
+class TestWatch:
+    @staticmethod
+    def line(kind: str, name: str, version: str) -> bytes:
+        thing = {"name": name, "metadata": {"resourceVersion": version}}
+        return msgspec.json.encode({"type": kind, "object": thing}) + b"\n"
+
+    def test_goes_on_after_the_server_ends_it(self) -> None:
+        watches: list[str] = []
+
+        async def answer(request: web.Request) -> web.Response:
+            if "watch" not in request.query:
+                return web.json_response({"metadata": {"resourceVersion": "7"}, "items": []})
+            watches.append(request.query["resourceVersion"])
+            number = len(watches)
+            return web.Response(body=self.line("MODIFIED", f"a{number}", f"{number}0"))
+
+        async def read(bulk: Bulk) -> list[str]:
+            names = []
+            async for event in bulk.watch("/x", Event):
+                names.append(event.object.name)
+                if len(names) == 3:
+                    break
+            return names
+
+        assert ask(answer, read) == ["a1", "a2", "a3"]
+        assert watches == ["7", "10", "20"]
+
+    def test_says_so_when_changes_were_missed(self) -> None:
+        async def answer(request: web.Request) -> web.Response:
+            if "watch" not in request.query:
+                return web.json_response({"metadata": {"resourceVersion": "7"}, "items": []})
+            return web.Response(body=b'{"type":"ERROR","object":{"code":410,"message":"too old"}}\n')
+
+        async def read(bulk: Bulk) -> None:
+            async for _ in bulk.watch("/x", Event):
+                pass
+
+        with pytest.raises(ApiError, match="too old"):
+            ask(answer, read)
+
+
 class TestPages:
     def test_follow_the_continue_token_and_read_only_what_is_asked(self) -> None:
         asked: list[dict[str, str]] = []

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from framework.errors import BadInputError
-from framework.spec import NODES_MAX, RealNodeSpec, ServiceSpec, require_count, require_version
+from framework.spec import (
+    NODES_MAX,
+    AskedMode,
+    EndpointMode,
+    RealNodeSpec,
+    ServiceSpec,
+    endpoint_mode,
+    require_count,
+    require_version,
+)
 from framework.units import GIB, MIB
 
 
@@ -75,3 +84,21 @@ def test_the_error_says_where_and_what_to_do() -> None:
     assert (
         str(caught.value) == "0 is outside 1 to 1,000,000 (nodes). Remedy: give a count inside these bounds"
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "endpoints", "mode"),
+    [
+        ("auto", 1, "native"),
+        ("auto", 1000, "native"),
+        ("auto", 1001, "adopted"),
+        ("auto", 100_000, "adopted"),
+        ("auto", 100_001, "endpointslices"),
+        ("native", 100_000, "native"),
+        ("endpointslices", 1, "endpointslices"),
+    ],
+)
+def test_the_mode_of_a_service_follows_its_size_unless_it_was_asked_for(
+    asked: AskedMode, endpoints: int, mode: EndpointMode
+) -> None:
+    assert endpoint_mode(asked, endpoints) == mode
