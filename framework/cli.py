@@ -175,9 +175,10 @@ def list_snapshots(
     table = Table(
         box=box.SIMPLE_HEAD, caption=f"limit {mib(snapshots.limit_bytes)} MiB", caption_justify="left"
     )
-    for header, justify in (("nodes", "right"), ("MiB", "right"), ("made", "left"), ("used", "left")):
-        table.add_column(header, justify=justify, no_wrap=True)
-    table.add_column("kube-apiserver, etcd")
+    table.add_column("nodes", justify="right")
+    table.add_column("MiB", justify="right")
+    for header in ("made", "used", "kube-apiserver, etcd"):
+        table.add_column(header)
     for snapshot in snapshots.all():
         manifest = snapshot.manifest
         table.add_row(

@@ -45,7 +45,7 @@ class Ground:
         binaries: Binaries,
         *,
         step: Step,
-        advance: Callable[[int], object],
+        advance: Callable[[PhaseName, int], object],
         on_new: Callable[[], object],
     ) -> None:
         self._ledger = ledger
@@ -55,6 +55,7 @@ class Ground:
         self._on_new = on_new
         self._snapshots = Snapshots.below(binaries.root)
         self._cluster: EmbeddedCluster | None = None
+        self._settled = True
         self._fleet: Fleet | None = None
 
     @property
@@ -103,6 +104,20 @@ class Ground:
             self._start_empty()
         self.grow_to(nodes, in_use=in_use)
 
+    def settle(self) -> None:
+        """Wait until kwok has taken over every node of a fleet that was restored or registered as a whole.
+
+        Until then it ignores the pods of nodes that aren't its own yet, and takes most of the CPUs.
+        """
+        if not self._settled:
+            self._step(
+                "leases",
+                f"{self.fleet.size:,} leases taken over by kwok",
+                lambda: self.fleet.wait_until_held(lambda done: self._advance("leases", done)),
+                total=self.fleet.size,
+            )
+            self._settled = True
+
     def _start_empty(self) -> None:
         self._on_new()
         cluster = self.cluster
@@ -123,12 +138,13 @@ class Ground:
             fleet = self._step(
                 "fleet",
                 f"{nodes:,} fake nodes and leases, registered and saved",
-                lambda: register(self.cluster, nodes, self._snapshots, self._advance),
+                lambda: register(self.cluster, nodes, self._snapshots, self._registered),
                 total=nodes,
             )
         self._fleet = fleet
         budget = lease_budget(nodes, self.cluster.renewal_cost)
         self._step("leases", str(budget), lambda: self.cluster.control(budget))
+        self._settled = False
 
     def _restored(self, nodes: int) -> Fleet | None:
         snapshot = self._snapshots.find(snapshot_key(self.cluster, nodes))
@@ -141,17 +157,20 @@ class Ground:
         )
         return fleet
 
+    def _registered(self, nodes: int) -> None:
+        self._advance("fleet", nodes)
+
     def _register_more(self, nodes: int) -> None:
         cluster, fleet = self.cluster, self.fleet
         budget = lease_budget(nodes, cluster.renewal_cost)
 
         def register_more() -> None:
             if budget.same_times(cluster.budget):
-                fleet.grow_to(nodes, self._advance, during_load=cluster.controllers_paused)
+                fleet.grow_to(nodes, self._registered, during_load=cluster.controllers_paused)
                 cluster.control(budget)
                 return
             cluster.stop_controllers()
-            fleet.load(nodes, self._advance)
+            fleet.load(nodes, self._registered)
             fleet.free_leases()
             cluster.control(budget)
             fleet.verify()

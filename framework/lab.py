@@ -86,7 +86,7 @@ class Lab:
                 self.ledger,
                 self.binaries,
                 step=self._shared,
-                advance=lambda done: self.reporter.phase_advanced("fleet", done),
+                advance=self._advance,
                 on_new=self._forget_services,
             )
         return self._ground
@@ -147,6 +147,7 @@ class Lab:
             previous.close()
         self._services[spec.name] = service
         self._used.append(service)
+        self.ground.settle()
         self._shared(
             "workload",
             f"{endpoints:,} endpoints, {chosen}{' (auto)' if asked == 'auto' else ''}",
@@ -171,6 +172,7 @@ class Lab:
         self.binaries.check_skew(spec.kube_proxy)
         guard.require(spec.memory_bytes // 4, what="a real node")
         cluster = self.cluster
+        self.ground.settle()
         self._node_count += 1
         node = HostNode.prepare(
             spec,
@@ -191,6 +193,14 @@ class Lab:
         if node in self._nodes:
             self._nodes.remove(node)
             node.stop()
+
+    def unready_fakes(self) -> int | None:
+        """Fake nodes that the node controller calls NotReady; None when it doesn't say."""
+        unready = self.cluster.unready_nodes()
+        if not unready:
+            return unready
+        mine = sum(node.node_condition() != "True" for node in self._nodes)
+        return max(0, unready - mine)
 
     def environment(self) -> Environment:
         """The machine, and every executable that takes part."""
@@ -250,6 +260,9 @@ class Lab:
             if not isinstance(error, MissingRequirementError):
                 self._broken = error
             raise
+
+    def _advance(self, phase: PhaseName, done: int) -> None:
+        self.reporter.phase_advanced(phase, done)
 
     def _forget_services(self) -> None:
         """What the cluster held is thrown away with its data."""

@@ -161,10 +161,12 @@ class RealNode:
         with self._lab.phase("evidence", str(folder.path.name)):
             evidence = self._evidence(service, applied_at_s, programmed_at_s, ruleset)
             self._host.keep_logs(folder.logs)
-        facts = self._facts(service, started.environment)
+        unready = self._lab.unready_fakes()
+        facts = self._facts(service, started.environment, unready)
         result = msgspec.structs.replace(
             started,
             stage="measured",
+            parameters=started.parameters | {"fakes_not_ready": unready},
             fidelity=deviations(facts),
             evidence=evidence,
             outcome=derive_outcome(evidence),
@@ -291,7 +293,7 @@ class RealNode:
             sample_interval_s=self._sampler.interval_s,
         )
 
-    def _facts(self, service: DaemonSetService, environment: Environment) -> RunFacts:
+    def _facts(self, service: DaemonSetService, environment: Environment, unready: int | None) -> RunFacts:
         cluster = self._lab.cluster
         scores = {record.oom_score_adj for record in self._host.daemon_records()}
         return RunFacts(
@@ -312,6 +314,7 @@ class RealNode:
             rebuilt=tuple(part for part in environment.components if part.source.startswith("go-build")),
             ballast_bytes=self.spec.ballast_bytes,
             text=self.spec.text,
+            fakes_not_ready=unready,
         )
 
     def _sync_failures(self) -> int | None:
@@ -338,6 +341,9 @@ class RealNode:
                 "ballast_bytes": self.spec.ballast_bytes,
                 "text": self.spec.text,
                 "fleet_nodes": self._lab.fleet.size,
+                "fleet_lease_s": self._lab.cluster.budget.lease_s,
+                "fleet_renewals_per_s": round(self._lab.cluster.budget.renewals_per_s, 1),
+                "node_monitor_grace_period_s": self._lab.cluster.budget.grace_s,
                 "cluster": self._lab.cluster.kind,
             },
             environment=self._lab.environment(),

@@ -223,6 +223,14 @@ def cpu_s_of(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
+def memory_bytes_of(pid: int) -> int:
+    """Resident memory of a process; 0 when there is no such process (proc(5): statm counts pages)."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
 def kill_exactly(pid: int, start_ticks: int, *, timeout_s: float = KILL_TIMEOUT_S) -> bool:
     """SIGKILL process ``pid`` if it still is the one that started at ``start_ticks``.
 

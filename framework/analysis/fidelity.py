@@ -37,7 +37,8 @@ class RunFacts(Spec, frozen=True, kw_only=True):
     ``oom_scores`` is ``flat`` where all processes of the node have the same oom_score_adj, ``shifted`` where
     they keep differences but not values. ``memory_bytes_seen_by_kubelet`` is what kubelet takes for the
     node's capacity. ``rebuilt`` are the executables that are no official builds. ``apiserver`` and
-    ``kube_proxy`` are versions such as ``1.35.0``.
+    ``kube_proxy`` are versions such as ``1.35.0``. ``fakes_not_ready`` are fake nodes that the node
+    controller called NotReady at the end of the measurement; None where it didn't say.
     """
 
     cgroup_mode: Literal["v1", "v2"]
@@ -57,6 +58,7 @@ class RunFacts(Spec, frozen=True, kw_only=True):
     rebuilt: tuple[Component, ...] = ()
     ballast_bytes: int = 0
     text: TextAccount = "charged"
+    fakes_not_ready: int | None = 0
 
 
 def deviations(facts: RunFacts) -> tuple[FidelityItem, ...]:
@@ -206,6 +208,16 @@ def _minor(version: str) -> int:
     return int(version.split(".")[1])
 
 
+def _fleet_refusals(facts: RunFacts) -> Iterator[Doubt]:
+    """The node controller marks the pods of a NotReady node NotReady, and their endpoints go."""
+    if facts.fakes_not_ready:
+        yield Doubt(
+            about=("programming", "ready"),
+            text=f"{facts.fakes_not_ready:,} fake nodes were NotReady at the end: their leases were not "
+            "renewed in time, and their endpoints may have gone",
+        )
+
+
 def refusals(
     facts: RunFacts, evidence: Evidence, oom_scores: Mapping[str, int] = OOM_SCORES_PRODUCTION
 ) -> tuple[Doubt, ...]:
@@ -214,7 +226,11 @@ def refusals(
     ``oom_scores`` maps a comm to the oom_score_adj that it has in production; a ballast should be named here
     with the score of what it stands for.
     """
-    return (*_victim_refusals(facts, evidence, oom_scores), *_ready_refusals(facts, evidence))
+    return (
+        *_victim_refusals(facts, evidence, oom_scores),
+        *_ready_refusals(facts, evidence),
+        *_fleet_refusals(facts),
+    )
 
 
 def _victim_refusals(facts: RunFacts, evidence: Evidence, oom_scores: Mapping[str, int]) -> Iterator[Doubt]:

@@ -19,6 +19,7 @@ loading and one of measuring may tune the API server differently, and etcd's dat
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,7 @@ CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler", "kwok")
 TOOLS: Final = ("kwokctl", "kubectl")
 METRICS_PORTS: Final = {"kube-controller-manager": 10257}
 NO_FAKES: Final = 1
+_UNREADY: Final = re.compile(r"^node_collector_unhealthy_nodes_in_zone\{[^}]*\} (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,19 @@ class EmbeddedCluster:
         """CPU time that running components used so far."""
         return sum(process.cpu_s_of(pid) for component in components for pid in self._pids(component))
 
+    def memory_bytes(self, component: str) -> int:
+        """Resident memory of a component now; 0 when it doesn't run."""
+        return sum(process.memory_bytes_of(pid) for pid in self._pids(component))
+
+    def unready_nodes(self) -> int | None:
+        """Nodes that the node controller calls NotReady, by its own count; None when it doesn't say."""
+        try:
+            metrics = self.metrics("kube-controller-manager")
+        except OSError:
+            return None
+        counts = [float(count) for count in _UNREADY.findall(metrics)]
+        return int(sum(counts)) if counts else None
+
     def metrics(self, component: str) -> str:
         """A controller's own metrics, read inside the cluster namespace, on whose loopback it listens.
 
@@ -299,14 +314,15 @@ class EmbeddedCluster:
             )
         )
         (self._workdir / "kwok.yaml").unlink(missing_ok=True)
-        self._kwokctl("create", "cluster", "--name", self.name, "--config", str(config), "--wait", "0s")
+        self.kwokctl("create", "cluster", "--name", self.name, "--config", str(config), "--wait", "0s")
         text = (self._workdir / "kubeconfig.yaml").read_text()
         self.kubeconfig.touch(mode=0o600)
         self.kubeconfig.write_text(text.replace("https://127.0.0.1:", f"https://{self.address}:"))
         self._running = components
         self._wait_ready()
 
-    def _kwokctl(self, *arguments: str) -> None:
+    def kwokctl(self, *arguments: str, timeout_s: float = KWOKCTL_TIMEOUT_S) -> None:
+        """Run kwokctl where the control plane runs. Raises CommandError or TimeLimitError."""
         tools = self.binaries["kubectl"].path.parent
         process.run(
             process.inside(
@@ -319,7 +335,7 @@ class EmbeddedCluster:
                 "KUBECONFIG": str(self.folder / "kwokctl-kubeconfig"),
                 "PATH": f"{tools}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             },
-            timeout_s=KWOKCTL_TIMEOUT_S,
+            timeout_s=timeout_s,
             remedy=f"read the components' logs in {self.logs}",
         )
 

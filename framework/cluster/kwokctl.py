@@ -14,10 +14,8 @@ import yaml
 
 import kwok
 from framework.binaries import Binary
-from framework.cluster.lease_budget import POD_PARALLELISM, LeaseBudget
+from framework.cluster.lease_budget import NODE_MONITOR_PERIOD_S, POD_PARALLELISM, LeaseBudget
 
-NODE_MONITOR_PERIOD_MS: Final = 5000
-"""kube-controller-manager's default --node-monitor-period."""
 _BINARY_OPTIONS: Final = {
     "etcd": "etcdBinary",
     "kube-apiserver": "kubeApiserverBinary",
@@ -58,7 +56,7 @@ def configuration(
         "kwokVersion": f"v{binaries['kwok'].version}",
         "kubeApiserverCertSANs": [address],
         "components": [component_name(program) for program in components],
-        "kubeControllerManagerNodeMonitorPeriodMilliseconds": NODE_MONITOR_PERIOD_MS,
+        "kubeControllerManagerNodeMonitorPeriodMilliseconds": NODE_MONITOR_PERIOD_S * 1000,
         "cacheDir": str(cache),
     }
     kwok_document: dict[str, Any] = yaml.safe_load(kwok.read("kwok.yaml"))

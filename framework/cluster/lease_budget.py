@@ -22,6 +22,8 @@ PRODUCTION_LEASE_S: Final = 40
 """kubelet's nodeLeaseDurationSeconds."""
 PRODUCTION_GRACE_S: Final = 50
 """kube-controller-manager's --node-monitor-grace-period since Kubernetes 1.32."""
+NODE_MONITOR_PERIOD_S: Final = 5
+"""kube-controller-manager's default --node-monitor-period."""
 RENEWALS_PER_LEASE: Final = 4
 """kubelet and kwok both renew after a quarter of the lease's duration."""
 RENEWAL_SHARE: Final = 0.5
@@ -78,6 +80,15 @@ class LeaseBudget(Spec, frozen=True, kw_only=True):
     def renewals_per_s(self) -> float:
         """Renewals a second that the fleet needs."""
         return self.nodes / self.interval_s
+
+    @property
+    def not_ready_after_s(self) -> tuple[float, float]:
+        """How long after its last renewal the controller calls a node NotReady: at the earliest, the latest.
+
+        The controller looks at all nodes once in each monitor period. It notices a renewal at the next look,
+        counts the grace period from there, and notices its end at a look again.
+        """
+        return float(self.grace_s), float(self.grace_s + 2 * NODE_MONITOR_PERIOD_S)
 
     def same_times(self, other: LeaseBudget) -> bool:
         """Whether kwok and the controllers would run with the same flags."""

@@ -9,7 +9,7 @@ read back, as printed rows in pages, and compared.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Final
@@ -39,6 +39,9 @@ NODES_GONE_SEEN_AFTER_S: Final = 0.5
 RELEASE_AFTER_S: Final = 5.0
 VERIFY_TIMEOUT_S: Final = 120.0
 VERIFY_INTERVAL_S: Final = 0.5
+HELD_TIMEOUT_S: Final = 900.0
+HELD_INTERVAL_S: Final = 5.0
+"""Counting 100,000 leases takes the API server two seconds of CPU."""
 _NO_HOLDER: Final = b'{"spec":{"holderIdentity":null}}'
 
 
@@ -176,6 +179,34 @@ class Fleet:
         time.sleep(NODES_GONE_SEEN_AFTER_S)
         self._delete(indexes)
 
+    def leases_held(self) -> int:
+        """How many leases kwok renews by now."""
+
+        async def count(bulk: Bulk) -> int:
+            return sum([sum(holder != "" for holder in page) async for page in _fake_holders(bulk)])
+
+        return int(run_bulk(count, self._endpoint))
+
+    def wait_until_held(self, on_done: Callable[[int], object] = int) -> None:
+        """Wait until kwok renews every lease; ``on_done`` hears how many it does.
+
+        Raises TimeLimitError after a quarter of an hour.
+        """
+
+        def held() -> bool | None:
+            count = self.leases_held()
+            on_done(count)
+            return count >= self.size or None
+
+        wait_until(
+            held,
+            what=f"{self.size:,} leases renewed by kwok",
+            timeout_s=HELD_TIMEOUT_S,
+            interval_s=HELD_INTERVAL_S,
+            describe=lambda: f"{self.leases_held():,} are",
+            remedy="look at kwok-controller.log",
+        )
+
     def verify(self, *, held: bool = True) -> None:
         """Wait until exactly this fleet is there, Ready, addresses distinct, leases ``held`` by kwok.
 
@@ -214,10 +245,9 @@ async def _summarise(bulk: Bulk) -> FleetSummary:
         ready += sum(status == "Ready" for status, _ in page)
         addresses.update(address for _, address in page)
     leases = held = 0
-    async for page in bulk.rows(LEASES_PATH, ("Name", "Holder")):
-        fakes = [holder for name, holder in page if name.startswith(FAKE_PREFIX)]
-        leases += len(fakes)
-        held += sum(holder != "" for holder in fakes)
+    async for holders in _fake_holders(bulk):
+        leases += len(holders)
+        held += sum(holder != "" for holder in holders)
     return FleetSummary(
         nodes=nodes,
         ready=ready,
@@ -225,6 +255,12 @@ async def _summarise(bulk: Bulk) -> FleetSummary:
         leases=leases,
         leases_held=held,
     )
+
+
+async def _fake_holders(bulk: Bulk) -> AsyncIterator[list[str]]:
+    """The holder of each fake's lease, empty for none."""
+    async for page in bulk.rows(LEASES_PATH, ("Name", "Holder")):
+        yield [holder for name, holder in page if name.startswith(FAKE_PREFIX)]
 
 
 async def _names(bulk: Bulk, path: str) -> set[str]:

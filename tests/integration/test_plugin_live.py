@@ -27,6 +27,20 @@ FITS = 'Expectation(programming="programmed", nft_bytes_below=20 * MIB, ready_th
 TOO_MUCH = 'Expectation(programming="programmed", nft_bytes_below=1 * MIB)'
 
 
+IN_EVERY_MODE = """
+import pytest
+from framework import Expectation
+
+@pytest.mark.parametrize("mode", ["native", "adopted", "endpointslices"])
+def test_story(fleet, real_node, daemonset_service, mode):
+    fleet.grow_to(600)
+    service = daemonset_service(endpoints=600, mode=mode)
+    node = real_node(memory="1GiB", kube_proxy="1.35.0")
+    node.program(service).expect(Expectation(programming="programmed"))
+"""
+SAME_PEAK = 0.03
+
+
 @pytest.fixture
 def measure(tell: Callable[..., Story]) -> Callable[[str], Story]:
     return lambda expectation: tell(MEASURES.replace("EXPECTATION", expectation), *OPTIONS)
@@ -77,6 +91,23 @@ def test_a_measurement_that_fails(measure: Callable[[str], Story]) -> None:
     assert result.verdict is not None
     assert result.verdict.result == "fail"
     assert result.verdict.reasons
+
+
+def test_a_node_pays_the_same_in_every_mode(tell: Callable[..., Story]) -> None:
+    story = tell(IN_EVERY_MODE, "--max-nodes=1k")
+    assert story.end() == pytest.ExitCode.OK, story.output
+    outcomes = {
+        result.outcome.endpoint_mode: result.outcome for result in load_run(story.latest) if result.outcome
+    }
+    peaks = {mode: outcome.nft_bytes_peak for mode, outcome in outcomes.items()}
+    assert set(peaks) == {"native", "adopted", "endpointslices"}
+    values = [peak.value for peak in peaks.values() if peak is not None]
+    assert len(values) == len(peaks)
+    assert max(values) <= (1 + SAME_PEAK) * min(values), peaks
+    rulesets = {
+        (found.chains, found.rules, found.endpoints) for o in outcomes.values() if (found := o.ruleset)
+    }
+    assert len(rulesets) == 1
 
 
 def test_measuring_is_refused_under_xdist(tell: Callable[..., Story], live_state: Path) -> None:

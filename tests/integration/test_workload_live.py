@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import get_args
 
 import kubernetes
 import pytest
@@ -21,6 +23,7 @@ from framework.workload import NAMESPACE, DaemonSetService, Endpoints
 
 ENDPOINTS = 120
 PROGRAM_TIMEOUT_S = 60.0
+CONTROLLER_ACTS_WITHIN_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +48,23 @@ def node(
         made.stop()
 
 
-@pytest.fixture(params=["native", "endpointslices"])
+@pytest.fixture(params=get_args(EndpointMode))
 def service(
     request: pytest.FixtureRequest, fleet: Fleet, cluster: EmbeddedCluster
 ) -> Iterator[DaemonSetService]:
     mode: EndpointMode = request.param
-    made = DaemonSetService(ServiceSpec(name=f"web-{mode}", endpoints=ENDPOINTS, mode=mode), cluster.endpoint)
+    made = a_service(cluster, f"web-{mode}", ENDPOINTS, mode)
     yield made
     made.delete()
     made.close()
+
+
+def a_service(cluster: EmbeddedCluster, name: str, endpoints: int, mode: EndpointMode) -> DaemonSetService:
+    return DaemonSetService(
+        ServiceSpec(name=name, endpoints=endpoints, mode=mode),
+        cluster.endpoint,
+        without_controllers=lambda: cluster.stopped("kube-controller-manager", "kube-scheduler"),
+    )
 
 
 def addresses(endpoint: ApiEndpoint, service: str) -> list[str]:
@@ -87,7 +98,7 @@ def test_a_real_node_is_programmed(
 ) -> None:
     heard: list[int] = []
     service.prepare(heard.append)
-    if service.spec.mode == "native":
+    if service.spec.mode != "endpointslices":
         assert heard[-1] == ENDPOINTS
     assert service.endpoints() == Endpoints(slices=0, ready=0, distinct_addresses=0)
     service.apply()
@@ -101,21 +112,52 @@ def test_a_real_node_is_programmed(
     assert addresses(cluster.endpoint, service.spec.name) == []
 
 
-def test_another_number_of_endpoints_keeps_the_pods_that_stay(fleet: Fleet, cluster: EmbeddedCluster) -> None:
-    def pods() -> dict[str, str]:
-        with cluster.endpoint.client() as client:
-            items = kubernetes.client.CoreV1Api(client).list_namespaced_pod(NAMESPACE).items
-        return {pod.spec.node_name: pod.metadata.uid for pod in items if not pod.metadata.deletion_timestamp}
+def pods(cluster: EmbeddedCluster, service: DaemonSetService) -> dict[str, str]:
+    """The uids of a DaemonSet's pods that aren't on their way out, by node."""
+    with cluster.endpoint.client() as client:
+        items = (
+            kubernetes.client.CoreV1Api(client)
+            .list_namespaced_pod(NAMESPACE, label_selector=f"app={service.spec.name}")
+            .items
+        )
+    return {pod.spec.node_name: pod.metadata.uid for pod in items if not pod.metadata.deletion_timestamp}
 
-    few, more = (
-        DaemonSetService(ServiceSpec(name="web-resized", endpoints=count, mode="native"), cluster.endpoint)
-        for count in (20, 30)
-    )
+
+def test_the_real_controller_counts_adopted_pods_and_neither_creates_nor_deletes_any(
+    fleet: Fleet, cluster: EmbeddedCluster
+) -> None:
+    service = a_service(cluster, "web-adopted-apart", ENDPOINTS, "adopted")
+    try:
+        service.prepare()
+        before = pods(cluster, service)
+        assert len(before) == ENDPOINTS
+        with cluster.endpoint.client() as client:
+            name, core = service.spec.name, kubernetes.client.CoreV1Api(client)
+            time.sleep(CONTROLLER_ACTS_WITHIN_S)
+            daemonset = kubernetes.client.AppsV1Api(client).read_namespaced_daemon_set_status(name, NAMESPACE)
+            events = core.list_namespaced_event(NAMESPACE, field_selector=f"involvedObject.name={name}").items
+        status = daemonset.status
+        assert status.desired_number_scheduled == status.current_number_scheduled == ENDPOINTS
+        assert status.number_ready == status.number_available == ENDPOINTS
+        assert (status.number_misscheduled, status.number_unavailable) == (0, None)
+        assert status.observed_generation == daemonset.metadata.generation
+        assert [event.reason for event in events] == []
+        assert pods(cluster, service) == before
+    finally:
+        service.delete()
+        service.close()
+
+
+@pytest.mark.parametrize("mode", ["native", "adopted"])
+def test_another_number_of_endpoints_keeps_the_pods_that_stay(
+    fleet: Fleet, cluster: EmbeddedCluster, mode: EndpointMode
+) -> None:
+    few, more = (a_service(cluster, f"web-resized-{mode}", count, mode) for count in (20, 30))
     try:
         few.prepare()
-        before = pods()
+        before = pods(cluster, few)
         more.prepare()
-        after = pods()
+        after = pods(cluster, more)
         assert len(before) == 20
         assert len(after) == 30
         assert before.items() <= after.items()

@@ -1,0 +1,134 @@
+"""Restoring against registering, adopted pods against native ones, and whether leases are kept alive."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.model import Bench, Benchmark, Figure, timed
+from framework.cluster import EmbeddedCluster, lease_budget
+from framework.fleet import Snapshots, judge_renewals, register, restore, snapshot_key, watch_renewals
+from framework.spec import EndpointMode, ServiceSpec
+from framework.units import GIB, MIB
+from framework.workload import DaemonSetService
+
+SNAPSHOT_NODES = 20_000
+POD_NODES = 5_000
+GRACE_PERIODS_WATCHED = 1.5
+COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+
+
+def snapshots(bench: Bench) -> Benchmark:
+    """A fleet restored from its snapshot against the same fleet registered."""
+    registered, restored = [], []
+    for number in range(bench.rounds):
+        with tempfile.TemporaryDirectory(prefix="kn-") as folder, bench.place() as cluster:
+            store = Snapshots(Path(folder), 8 * GIB)
+            bench.say(f"snapshots, round {number + 1}: {SNAPSHOT_NODES:,} nodes registered")
+            registered.append(timed(lambda: register(cluster, SNAPSHOT_NODES, store)))  # noqa: B023
+            snapshot = store.find(snapshot_key(cluster, SNAPSHOT_NODES))
+            assert snapshot is not None  # noqa: S101 - register saved it
+            bench.say(f"snapshots, round {number + 1}: and restored")
+            restored.append(timed(lambda: restore(cluster, snapshot, store)))  # noqa: B023
+    figures = (
+        Figure(what=f"register {SNAPSHOT_NODES:,} nodes", unit="s", rounds=tuple(registered)),
+        Figure(what=f"restore {SNAPSHOT_NODES:,} nodes", unit="s", rounds=tuple(restored)),
+    )
+    return Benchmark(
+        name="snapshots",
+        question="How much faster is a fleet restored than registered?",
+        figures=figures,
+        ratio=figures[0].median / figures[1].median,
+        ratio_of="register / restore",
+        aim="more than 1",
+    )
+
+
+def pods(bench: Bench) -> Benchmark:
+    """A DaemonSet's pods Ready: created in bulk and adopted, against created by the controller."""
+    times_s: dict[EndpointMode, list[float]] = {"adopted": [], "native": []}
+    for number in range(bench.rounds):
+        with tempfile.TemporaryDirectory(prefix="kn-") as folder, bench.place() as cluster:
+            register(cluster, POD_NODES, Snapshots(Path(folder), GIB)).verify(held=False)
+            cluster.control(lease_budget(POD_NODES, cluster.renewal_cost))
+            for mode, times in times_s.items():
+                bench.say(f"pods, round {number + 1}: {POD_NODES:,} pods, {mode}")
+                times.append(_prepare_s(cluster, mode))
+    figures = tuple(
+        Figure(what=f"{POD_NODES:,} pods Ready, {mode}", unit="s", rounds=tuple(times))
+        for mode, times in times_s.items()
+    )
+    return Benchmark(
+        name="pods",
+        question=f"How much faster are {POD_NODES:,} adopted pods Ready than native ones?",
+        figures=figures,
+        ratio=figures[1].median / figures[0].median,
+        ratio_of="native / adopted",
+        aim="more than 1",
+    )
+
+
+def renewals(bench: Bench, nodes: int) -> Benchmark:
+    """Whether kwok keeps a fleet's leases alive over one and a half grace periods, and what that costs."""
+    with tempfile.TemporaryDirectory(prefix="kn-") as folder, bench.place() as cluster:
+        store = (
+            Snapshots.below(bench.binaries.root) if nodes > SNAPSHOT_NODES else Snapshots(Path(folder), GIB)
+        )
+        snapshot = store.find(snapshot_key(cluster, nodes))
+        fleet = None if snapshot is None else restore(cluster, snapshot, store)
+        fleet = fleet or register(cluster, nodes, store)
+        budget = lease_budget(nodes, cluster.renewal_cost)
+        bench.say(f"renewals: {nodes:,} nodes with {budget}")
+        cluster.control(budget)
+        time.sleep(budget.interval_s)
+        before, begin_s = _cpu_s(cluster), time.time()
+        watched_s = GRACE_PERIODS_WATCHED * budget.grace_s
+        bench.say(f"renewals: watched for {watched_s:.0f} s")
+        seen = watch_renewals(cluster.endpoint, watched_s)
+        after, end_s = _cpu_s(cluster), time.time()
+        report = judge_renewals(seen, budget, begin_s=begin_s, end_s=end_s)
+        unready = fleet.summary().nodes - fleet.summary().ready
+        memory = {name: cluster.memory_bytes(name) / MIB for name in COMPONENTS}
+    figures = [
+        Figure(what="renewals needed", unit="1/s", rounds=(report.per_s_needed,)),
+        Figure(what="renewals seen", unit="1/s", rounds=(report.per_s,)),
+        Figure(what="lateness p50", unit="s", rounds=(report.late_s_p50,)),
+        Figure(what="lateness p99", unit="s", rounds=(report.late_s_p99,)),
+        Figure(what="lateness max", unit="s", rounds=(report.late_s_max,)),
+        Figure(what="interval", unit="s", rounds=(budget.interval_s,)),
+        Figure(what="leases without a renewal", unit="", rounds=(report.unrenewed,)),
+        Figure(what="fake nodes NotReady", unit="", rounds=(unready,)),
+        Figure(
+            what="renewal cost as measured before", unit="ms", rounds=(1000 * cluster.renewal_cost.cpu_s,)
+        ),
+    ]
+    for name in COMPONENTS:
+        spent_ms = 1000 * (after[name] - before[name]) / max(1, report.renewals)
+        figures.append(Figure(what=f"{name}: CPU per renewal", unit="ms", rounds=(spent_ms,)))
+        figures.append(Figure(what=f"{name}: memory", unit="MiB", rounds=(memory[name],)))
+    return Benchmark(
+        name="renewals",
+        question=f"Does kwok keep the leases of {nodes:,} nodes alive over {watched_s:.0f} s?",
+        figures=tuple(figures),
+        ratio=report.late_s_p99 / budget.interval_s,
+        ratio_of="p99 of lateness / interval",
+        aim="below 0.50, with renewals seen >= needed and no fake NotReady",
+    )
+
+
+def _prepare_s(cluster: EmbeddedCluster, mode: EndpointMode) -> float:
+    service = DaemonSetService(
+        ServiceSpec(name=f"bench-{mode}", endpoints=POD_NODES, mode=mode),
+        cluster.endpoint,
+        without_controllers=lambda: cluster.stopped("kube-controller-manager", "kube-scheduler"),
+    )
+    elapsed_s = timed(service.prepare)
+    service.delete()
+    service.close()
+    return elapsed_s
+
+
+def _cpu_s(cluster: EmbeddedCluster) -> Mapping[str, float]:
+    return {name: cluster.cpu_s(name) for name in COMPONENTS}
