@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.model import Bench, Benchmark, Figure, timed
-from framework.cluster import EmbeddedCluster, lease_budget
+from framework.cluster import MEASURING, EmbeddedCluster, lease_budget
 from framework.fleet import Snapshots, judge_renewals, register, restore, snapshot_key, watch_renewals
 from framework.spec import EndpointMode, ServiceSpec
 from framework.units import GIB, MIB
@@ -17,6 +17,7 @@ from framework.workload import DaemonSetService
 SNAPSHOT_NODES = 20_000
 POD_NODES = 5_000
 GRACE_PERIODS_WATCHED = 1.5
+IDLE_S = 20.0
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 
 
@@ -73,6 +74,10 @@ def pods(bench: Bench) -> Benchmark:
 def renewals(bench: Bench, nodes: int) -> Benchmark:
     """Whether kwok keeps a fleet's leases alive over one and a half grace periods, and what that costs."""
     with tempfile.TemporaryDirectory(prefix="kn-") as folder, bench.place() as cluster:
+        cluster.serve(MEASURING)
+        cluster.control(lease_budget(1, cluster.renewal_cost))
+        time.sleep(IDLE_S)
+        idle_mib = _memory_mib(cluster)
         store = (
             Snapshots.below(bench.binaries.root) if nodes > SNAPSHOT_NODES else Snapshots(Path(folder), GIB)
         )
@@ -82,6 +87,7 @@ def renewals(bench: Bench, nodes: int) -> Benchmark:
         budget = lease_budget(nodes, cluster.renewal_cost)
         bench.say(f"renewals: {nodes:,} nodes with {budget}")
         cluster.control(budget)
+        fleet.wait_until_held()
         time.sleep(budget.interval_s)
         before, begin_s = _cpu_s(cluster), time.time()
         watched_s = GRACE_PERIODS_WATCHED * budget.grace_s
@@ -90,7 +96,8 @@ def renewals(bench: Bench, nodes: int) -> Benchmark:
         after, end_s = _cpu_s(cluster), time.time()
         report = judge_renewals(seen, budget, begin_s=begin_s, end_s=end_s)
         unready = fleet.summary().nodes - fleet.summary().ready
-        memory = {name: cluster.memory_bytes(name) / MIB for name in COMPONENTS}
+        memory_mib = _memory_mib(cluster)
+        database = _database_bytes(store, cluster, nodes)
     figures = [
         Figure(what="renewals needed", unit="1/s", rounds=(report.per_s_needed,)),
         Figure(what="renewals seen", unit="1/s", rounds=(report.per_s,)),
@@ -107,7 +114,9 @@ def renewals(bench: Bench, nodes: int) -> Benchmark:
     for name in COMPONENTS:
         spent_ms = 1000 * (after[name] - before[name]) / max(1, report.renewals)
         figures.append(Figure(what=f"{name}: CPU per renewal", unit="ms", rounds=(spent_ms,)))
-        figures.append(Figure(what=f"{name}: memory", unit="MiB", rounds=(memory[name],)))
+        figures.append(Figure(what=f"{name}: memory", unit="MiB", rounds=(memory_mib[name],)))
+        figures.append(Figure(what=f"{name}: memory without fakes", unit="MiB", rounds=(idle_mib[name],)))
+    figures.append(Figure(what="etcd: database as saved", unit="MiB", rounds=(database / MIB,)))
     return Benchmark(
         name="renewals",
         question=f"Does kwok keep the leases of {nodes:,} nodes alive over {watched_s:.0f} s?",
@@ -128,6 +137,16 @@ def _prepare_s(cluster: EmbeddedCluster, mode: EndpointMode) -> float:
     service.delete()
     service.close()
     return elapsed_s
+
+
+def _memory_mib(cluster: EmbeddedCluster) -> Mapping[str, float]:
+    return {name: cluster.memory_bytes(name) / MIB for name in COMPONENTS}
+
+
+def _database_bytes(store: Snapshots, cluster: EmbeddedCluster, nodes: int) -> int:
+    snapshot = store.find(snapshot_key(cluster, nodes))
+    assert snapshot is not None  # noqa: S101 - it was restored or saved
+    return snapshot.manifest.files["member/snap/db"].size_bytes
 
 
 def _cpu_s(cluster: EmbeddedCluster) -> Mapping[str, float]:
