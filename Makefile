@@ -7,7 +7,7 @@ tox := .venv/bin/tox
 python_min := 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help test scenario lint typecheck clean
+.PHONY: help test scenario bench lint typecheck clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: $(tox) ## run all tests of kilonode itself
 
 scenario: $(tox) ## measure real nodes, such as: make scenario ARGS="--max-nodes 1k"
 	@$(tox) run -e scenario -- $(ARGS)
+
+bench: $(tox) ## measure the harness itself, such as: make bench ARGS="registration --rounds 5"
+	@$(tox) run -e bench -- $(ARGS)
 
 lint: $(tox) ## check style and the direction of imports
 	@$(tox) run -e lint -- $(ARGS)

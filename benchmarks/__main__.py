@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 import typer
@@ -18,25 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import fleets, harness, registration
-from benchmarks.model import Bench, Benchmark
+from benchmarks.model import FORMAT, Bench, Benchmark, Results
 from framework import guard, ledger, preflight
 from framework.binaries import Binaries
-from framework.outcome import Record
 from framework.units import mib, parse_count
-
-FORMAT: Final = 1
-
-
-class Results(Record, frozen=True, kw_only=True):
-    """What ``--json`` writes."""
-
-    format: int
-    made_utc: str
-    kernel: str
-    cpus: int
-    memory_bytes: int
-    versions: dict[str, str]
-    benchmarks: tuple[Benchmark, ...]
 
 
 def main(

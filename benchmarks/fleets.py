@@ -99,6 +99,7 @@ def renewals(bench: Bench, nodes: int) -> Benchmark:
         memory_mib = _memory_mib(cluster)
         database = _database_bytes(store, cluster, nodes)
     figures = [
+        Figure(what="fake nodes", unit="", rounds=(nodes,)),
         Figure(what="renewals needed", unit="1/s", rounds=(report.per_s_needed,)),
         Figure(what="renewals seen", unit="1/s", rounds=(report.per_s,)),
         Figure(what="lateness p50", unit="s", rounds=(report.late_s_p50,)),

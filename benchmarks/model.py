@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from framework.binaries import Binaries
 from framework.cluster import EmbeddedCluster
 from framework.ledger import Ledger
 from framework.outcome import Record
+
+FORMAT: Final = 1
 
 
 class Figure(Record, frozen=True, kw_only=True):
@@ -35,6 +38,18 @@ class Benchmark(Record, frozen=True, kw_only=True):
     ratio: float | None
     ratio_of: str
     aim: str
+
+
+class Results(Record, frozen=True, kw_only=True):
+    """What a run of benchmarks writes."""
+
+    format: int
+    made_utc: str
+    kernel: str
+    cpus: int
+    memory_bytes: int
+    versions: dict[str, str]
+    benchmarks: tuple[Benchmark, ...]
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class TestDeviations:
             ({"ballast_bytes": 500 * MIB}, ["ballast"]),
             ({"node_monitor_grace_period_s": 700}, ["node-monitor-grace-period"]),
             ({"fake_lease_duration_s": 1200}, ["fake-lease"]),
+            ({"endpoint_mode": "adopted"}, ["adopted-pods"]),
             ({"node_credentials": False}, ["admin-credentials"]),
             ({"endpoint_mode": "endpointslices"}, ["direct-endpointslices"]),
             ({"daemonset_off_real_nodes": True}, ["daemonset-off-real-nodes"]),
@@ -132,3 +133,15 @@ class TestReadyRefusals:
     def test_otherwise_ready_means_ready(self, grace_s: float, ready: str, lease_age_s: float | None) -> None:
         evidence = an_evidence(status=(a_look(12, ready, lease_age_s),))
         assert refusals(facts(node_monitor_grace_period_s=grace_s), evidence) == ()
+
+
+class TestFleet:
+    def test_fakes_that_died_make_programming_and_readiness_unknown(self) -> None:
+        (refusal,) = refusals(facts(fakes_not_ready=1234), an_evidence())
+        assert str(refusal).startswith("1,234 fake nodes were NotReady at the end")
+        verdict = judge(an_outcome(), Expectation(programming="programmed"), (refusal,))
+        assert verdict.result == "unknown"
+
+    @pytest.mark.parametrize("count", [0, None])
+    def test_none_that_is_known_of_makes_nothing_unknown(self, count: int | None) -> None:
+        assert refusals(facts(fakes_not_ready=count), an_evidence()) == ()

@@ -1,0 +1,78 @@
+"""The arithmetic of docs/scaling.md, and that the pages say what the recorded figures say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks.model import Benchmark, Figure, Results
+from benchmarks.scaling import COMPONENTS, RENEWING, tables, unit_costs
+
+ROOT = Path(__file__).parents[2]
+RECORDED = ROOT / "docs" / "benchmarks.json"
+
+
+def figure(what: str, *rounds: float, unit: str = "") -> Figure:
+    return Figure(what=what, unit=unit, rounds=rounds)
+
+
+def some_results() -> Results:
+    figures = [figure("fake nodes", 1000), figure("etcd: database as saved", 2)]
+    figures += [figure(f"{name}: CPU per renewal", 1.0) for name in RENEWING]
+    figures += [figure(f"{name}: memory", 150) for name in COMPONENTS]
+    figures += [figure(f"{name}: memory without fakes", 50) for name in COMPONENTS]
+    renewals = Benchmark(
+        name="renewals", question="?", figures=tuple(figures), ratio=0.1, ratio_of="x / y", aim="less"
+    )
+    return Results(
+        format=1,
+        made_utc="2026-01-01",
+        kernel="6.18",
+        cpus=2,
+        memory_bytes=1,
+        versions={},
+        benchmarks=(renewals,),
+    )
+
+
+def test_unit_costs_are_what_one_node_adds() -> None:
+    costs = unit_costs(some_results())
+    assert costs.cpu_s == dict.fromkeys(RENEWING, 0.001)
+    assert costs.memory_bytes["etcd"] == pytest.approx(100 * 1024**2 / 1000)
+    assert costs.database_bytes == pytest.approx(2 * 1024**2 / 1000)
+    assert costs.renewal_cost.cpu_s == pytest.approx(0.002)
+
+
+def test_what_production_needs_is_multiplied_out() -> None:
+    text = tables(unit_costs(some_results()))
+    assert "100,000 / 10 s = **10,000 writes/s**" in text
+    assert "10,000/s x 1.00 ms = 10.0 cores" in text
+    assert "1,000,000 / 10 s = **100,000 writes/s**" in text
+    assert "50 MiB + 100,000 x 104.9 kB = 9.8 GiB" in text
+    assert "| 1,000 | 40 s | 10 s | 50 s | 100 | 15% |" in text
+
+
+def test_results_without_the_benchmark_are_refused() -> None:
+    with pytest.raises(ValueError, match="not enough values"):
+        unit_costs(msgspec.structs.replace(some_results(), benchmarks=()))
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Results:
+    return msgspec.json.decode(RECORDED.read_bytes(), type=Results)
+
+
+def test_the_page_on_scaling_is_what_the_recorded_figures_give(recorded: Results) -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    assert tables(unit_costs(recorded)) in page
+    assert recorded.made_utc[:10] in page
+
+
+def test_the_page_on_benchmarks_says_the_recorded_ratios(recorded: Results) -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    said = dict(re.findall(r"^\| `([a-z]+)` \|.*\| ([\d.,]+) \|", page, re.MULTILINE))
+    assert said == {found.name: f"{found.ratio:.2f}" for found in recorded.benchmarks if found.ratio}
+    assert recorded.made_utc[:10] in page
