@@ -103,7 +103,7 @@ class Lab:
 
     def grow_fleet(self, nodes: int) -> None:
         """Have at least ``nodes`` fake nodes. Raises MissingRequirementError beyond ``max_nodes``."""
-        self._require_allowed(nodes)
+        self.require_allowed(nodes)
         self.ground.grow_to(nodes, in_use=self._in_use)
 
     def set_fleet(self, nodes: int) -> None:
@@ -112,10 +112,11 @@ class Lab:
         Raises MissingRequirementError beyond ``max_nodes``, BadInputError for less than a real node or a
         Service stands on.
         """
-        self._require_allowed(nodes)
+        self.require_allowed(nodes)
         self.ground.set_to(nodes, in_use=self._in_use)
 
-    def _require_allowed(self, nodes: int) -> None:
+    def require_allowed(self, nodes: int) -> None:
+        """Raises MissingRequirementError for more fake nodes than ``max_nodes``."""
         if nodes > self.settings.max_nodes:
             raise MissingRequirementError(
                 f"{nodes:,} fake nodes are needed and --max-nodes is {self.settings.max_nodes:,}",

@@ -41,7 +41,7 @@ WATCHERS_FACTOR: Final = 1.5
 kube-apiserver need (``benchmarks/``, November 2026)."""
 BULK_PARALLELISM: Final = 16
 """Requests under way when the framework loads objects beside kwok's."""
-POD_PARALLELISM: Final = 8
+POD_PARALLELISM: Final = 32
 """kwok's podPlayStageParallelism: status updates of pods under way."""
 
 

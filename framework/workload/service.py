@@ -53,7 +53,9 @@ PODS_TIMEOUT_S: Final = 3600.0
 ENDPOINTS_TIMEOUT_S: Final = 300.0
 DELETE_TIMEOUT_S: Final = 600.0
 _POLL_S: Final = 0.25
-_POLL_PENDING_S: Final = 2.0
+_POLL_PENDING_S: Final = 1.0
+PODS_COUNTED_PER_S: Final = 5_000
+"""The API server looks through all pods for those that are Pending: of 100,000 each 20 s."""
 SERVICE_ACCOUNT_TIMEOUT_S: Final = 60.0
 
 
@@ -104,7 +106,8 @@ class DaemonSetService:
         return f"{NAMESPACE}/{self.spec.name}"
 
     def prepare(self, on_done: Callable[[int], object] = int) -> None:
-        """Have the pods Ready, where the mode has any. ``on_done`` hears how many are.
+        """Have the pods Ready, where the mode has any. ``on_done`` hears how many are; an adopted
+        one counts half when it is created.
 
         Raises KilonodeError when no further pod turns Ready for two minutes.
         """
@@ -233,14 +236,19 @@ class DaemonSetService:
             missing = [i for i in range(self.spec.endpoints) if pod_name(self.spec, i) not in there]
             kept = self.spec.endpoints - len(missing)
             calls = pod_calls(self.spec, daemonset_uid=daemonset_uid, indexes=missing)
-            await bulk.each(calls, lambda done: on_done(kept + done))
+            await bulk.each(calls, lambda done: on_done((kept + done) // 2))
+
+        def ready() -> bool | None:
+            pending = self._pending()
+            on_done(self.spec.endpoints - (pending + 1) // 2)
+            return True if pending == 0 else None
 
         run_bulk(create, self._endpoint)
         wait_until(
-            lambda: True if self._pending() == 0 else None,
+            ready,
             what="all pods made Ready by kwok",
             timeout_s=PODS_TIMEOUT_S,
-            interval_s=_POLL_PENDING_S,
+            interval_s=max(_POLL_PENDING_S, self.spec.endpoints / PODS_COUNTED_PER_S),
             describe=lambda: f"{self._pending():,} pods are Pending",
             remedy="look at kwok-controller.log",
         )

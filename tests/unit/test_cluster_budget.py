@@ -58,7 +58,7 @@ def test_renewals_fit_the_machine_and_healthy_nodes_stay_ready(nodes: int, cost:
     assert budget.grace_s >= 1.5 * budget.interval_s
     assert budget.lease_s >= 40
     assert budget.grace_s >= 50
-    assert budget.parallelism >= 24
+    assert budget.parallelism >= 48
 
 
 @settings(deadline=None)

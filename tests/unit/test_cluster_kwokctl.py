@@ -103,8 +103,8 @@ def test_the_budget_is_not_multiplied(nodes: int, lease_s: int, grace_ms: int) -
 
 def test_kwok_keeps_its_share_of_requests() -> None:
     kwok_options = documents(10_000)[1]["options"]
-    assert kwok_options["nodeLeaseParallelism"] == 24
-    assert kwok_options["podPlayStageParallelism"] == 8
+    assert kwok_options["nodeLeaseParallelism"] == 48
+    assert kwok_options["podPlayStageParallelism"] == 32
 
 
 def test_storage_runs_alone_before_there_is_a_budget() -> None:
