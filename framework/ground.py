@@ -105,7 +105,7 @@ class Ground:
         self.grow_to(nodes, in_use=in_use)
 
     def settle(self) -> None:
-        """Wait until kwok has taken over every node of a fleet that was restored or registered as a whole.
+        """Wait until kwok has taken over the nodes of a fleet that was restored or registered as a whole.
 
         Until then it ignores the pods of nodes that aren't its own yet, and takes most of the CPUs.
         """

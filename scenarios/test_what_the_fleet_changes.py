@@ -1,9 +1,9 @@
 """Does it matter to a node whether the cluster has 100,000 other nodes, or only its Service the endpoints?
 
 kube-proxy watches its own Node only and kubelet nobody else's, so a node should pay for endpoints alone. The
-controlled experiment: the same 100,000 endpoints, written directly, in a cluster with 100,000 fake nodes and in
-one with none. What remains of a difference is the control plane's: it shares CPUs with the node, and how the
-slices arrive decides how often kube-proxy syncs.
+controlled experiment: the same 100,000 endpoints, written directly, in a cluster with 100,000 fake nodes and
+in one with none. What remains of a difference is the control plane's: it shares CPUs with the node, and how
+the slices arrive decides how often kube-proxy syncs.
 """
 
 import pytest

@@ -40,6 +40,9 @@ RELEASE_AFTER_S: Final = 5.0
 VERIFY_TIMEOUT_S: Final = 120.0
 VERIFY_INTERVAL_S: Final = 0.5
 HELD_TIMEOUT_S: Final = 900.0
+HELD_SHARE: Final = 0.9
+"""kwok that starts sees some nodes before their leases, fails to create those, and tries again an interval
+later (kwok 0.8.0): up to 4% of 100,000. They are renewed in time, and nobody need wait for them."""
 HELD_LEASES_COUNTED_PER_S: Final = 5_000
 """Counting 100,000 leases takes the API server some seconds of CPU that kwok needs: each 20 s is enough."""
 _NO_HOLDER: Final = b'{"spec":{"holderIdentity":null}}'
@@ -188,7 +191,7 @@ class Fleet:
         return int(run_bulk(count, self._endpoint))
 
     def wait_until_held(self, on_done: Callable[[int], object] = int) -> None:
-        """Wait until kwok renews every lease; ``on_done`` hears how many it does.
+        """Wait until kwok renews nearly every lease; ``on_done`` hears how many it does.
 
         Raises TimeLimitError after a quarter of an hour.
         """
@@ -196,7 +199,7 @@ class Fleet:
         def held() -> bool | None:
             count = self.leases_held()
             on_done(count)
-            return count >= self.size or None
+            return count >= HELD_SHARE * self.size or None
 
         wait_until(
             held,
