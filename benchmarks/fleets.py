@@ -132,7 +132,7 @@ def _prepare_s(cluster: EmbeddedCluster, mode: EndpointMode) -> float:
     service = DaemonSetService(
         ServiceSpec(name=f"bench-{mode}", endpoints=POD_NODES, mode=mode),
         cluster.endpoint,
-        without_controllers=lambda: cluster.stopped("kube-controller-manager", "kube-scheduler"),
+        loading_pods=cluster.loading_pods,
     )
     elapsed_s = timed(service.prepare)
     service.delete()

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from benchmarks.model import Bench, Benchmark, Figure, timed
 from framework import process
-from framework.cluster import LOADING, ApiEndpoint, Call, EmbeddedCluster, lease_budget
+from framework.cluster import LOAD_PARALLELISM, LOADING, ApiEndpoint, Call, EmbeddedCluster, lease_budget
 from framework.fleet import Fleet
-from framework.fleet.fleet import LEASES_PATH, LOAD_PARALLELISM, NODES_PATH
+from framework.fleet.fleet import LEASES_PATH, NODES_PATH
 from framework.fleet.nodes import lease_body, node_body
 
 NODES = 10_000

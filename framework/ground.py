@@ -105,18 +105,20 @@ class Ground:
         self.grow_to(nodes, in_use=in_use)
 
     def settle(self) -> None:
-        """Wait until kwok has taken over the nodes of a fleet that was restored or registered as a whole.
+        """Start the controllers where they don't run yet, and wait until kwok has taken the fleet over.
 
         Until then it ignores the pods of nodes that aren't its own yet, and takes most of the CPUs.
         """
-        if not self._settled:
-            self._step(
-                "leases",
-                f"{self.fleet.size:,} leases taken over by kwok",
-                lambda: self.fleet.wait_until_held(lambda done: self._advance("leases", done)),
-                total=self.fleet.size,
-            )
-            self._settled = True
+        if self._settled:
+            return
+        cluster, fleet = self.cluster, self.fleet
+
+        def take_over() -> None:
+            cluster.control(cluster.budget)
+            fleet.wait_until_held(lambda done: self._advance("leases", done))
+
+        self._step("leases", f"{fleet.size:,} leases taken over by kwok", take_over, total=fleet.size)
+        self._settled = True
 
     def _start_empty(self) -> None:
         self._on_new()
@@ -143,7 +145,7 @@ class Ground:
             )
         self._fleet = fleet
         budget = lease_budget(nodes, self.cluster.renewal_cost)
-        self._step("leases", str(budget), lambda: self.cluster.control(budget))
+        self._step("leases", str(budget), lambda: self.cluster.plan(budget))
         self._settled = False
 
     def _restored(self, nodes: int) -> Fleet | None:
@@ -161,6 +163,7 @@ class Ground:
         self._advance("fleet", nodes)
 
     def _register_more(self, nodes: int) -> None:
+        self.settle()
         cluster, fleet = self.cluster, self.fleet
         budget = lease_budget(nodes, cluster.renewal_cost)
 

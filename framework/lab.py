@@ -140,7 +140,7 @@ class Lab:
         service = DaemonSetService(
             spec,
             self.cluster.endpoint,
-            without_controllers=lambda: self.cluster.stopped("kube-controller-manager", "kube-scheduler"),
+            loading_pods=self.cluster.loading_pods,
         )
         previous = self._services.get(spec.name)
         if previous is not None:
@@ -148,7 +148,8 @@ class Lab:
             previous.close()
         self._services[spec.name] = service
         self._used.append(service)
-        self.ground.settle()
+        if chosen != "adopted":
+            self.ground.settle()
         self._shared(
             "workload",
             f"{endpoints:,} endpoints, {chosen}{' (auto)' if asked == 'auto' else ''}",

@@ -1,9 +1,10 @@
 """Control planes: one face over the embedded one and those to come."""
 
 from framework.cluster.api import ApiEndpoint, ApiError, Bulk, Call, run_bulk
-from framework.cluster.embedded import LOADING, MEASURING, EmbeddedCluster, Tuning
+from framework.cluster.embedded import LOADING, MEASURING, EmbeddedCluster, PodLoading, Tuning
 from framework.cluster.lease_budget import (
     BULK_PARALLELISM,
+    LOAD_PARALLELISM,
     PRODUCTION_LEASE_S,
     LeaseBudget,
     RenewalCost,
@@ -13,6 +14,7 @@ from framework.cluster.lease_budget import (
 __all__ = [
     "BULK_PARALLELISM",
     "LOADING",
+    "LOAD_PARALLELISM",
     "MEASURING",
     "PRODUCTION_LEASE_S",
     "ApiEndpoint",
@@ -21,6 +23,7 @@ __all__ = [
     "Call",
     "EmbeddedCluster",
     "LeaseBudget",
+    "PodLoading",
     "RenewalCost",
     "Tuning",
     "lease_budget",

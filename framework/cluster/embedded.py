@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
@@ -34,7 +34,13 @@ from framework.binaries import Binaries, Binary
 from framework.cgroup import MemoryCgroup, memory_cgroup
 from framework.cluster.api import ApiEndpoint, run_bulk
 from framework.cluster.kwokctl import component_name, configuration
-from framework.cluster.lease_budget import LeaseBudget, RenewalCost, lease_budget
+from framework.cluster.lease_budget import (
+    BULK_PARALLELISM,
+    LOAD_PARALLELISM,
+    LeaseBudget,
+    RenewalCost,
+    lease_budget,
+)
 from framework.cluster.renewals import measure_renewal_cpu_s
 from framework.errors import KilonodeError, TimeLimitError
 from framework.ledger import Cgroup, Folder, Ledger, Link, Netns, machine_lock
@@ -73,10 +79,18 @@ LOADING: Final = Tuning({"kube-apiserver": {"GOGC": "400", "GOMEMLIMIT": "8GiB"}
 """Collect garbage rarely: nothing else runs, and memory is there."""
 MEASURING: Final = Tuning(
     {
-        "kube-apiserver": {"GOGC": "100", "GOMEMLIMIT": "8GiB"},
+        "kube-apiserver": {"GOGC": "200", "GOMEMLIMIT": "8GiB"},
         "kube-controller-manager": {"GOGC": "75"},
     }
 )
+
+
+@dataclass(frozen=True)
+class PodLoading:
+    """How pods are created in bulk: with how many requests under way, and what lets kwok make them Ready."""
+
+    parallelism: int
+    let_kwok_run: Callable[[], None]
 
 
 class EmbeddedCluster:
@@ -141,6 +155,15 @@ class EmbeddedCluster:
         self._tuning = tuning
         self._create(STORAGE)
 
+    def plan(self, budget: LeaseBudget) -> None:
+        """Decide what the controllers and kwok run with when they are started; none may run."""
+        self._budget = budget
+
+    @property
+    def controlled(self) -> bool:
+        """Whether the controllers and kwok run."""
+        return set(CONTROLLERS) <= set(self._running)
+
     def control(self, budget: LeaseBudget) -> None:
         """Have the controllers and kwok running with ``budget``, started again where it is another one.
 
@@ -162,14 +185,21 @@ class EmbeddedCluster:
         self.stop(*CONTROLLERS)
 
     @contextmanager
-    def stopped(self, *components: str) -> Iterator[None]:
-        """Without some components meanwhile; they start afresh after it."""
-        before = self._running
-        self.stop(*components)
+    def loading_pods(self) -> Iterator[PodLoading]:
+        """Without controllers, and without kwok where it has not been started yet, while pods are created.
+
+        They would create pods of their own, and look at each; a kwok that starts when the pods are there
+        finds each when it takes over its node. All of them run afterwards.
+        """
+        kwok_runs = "kwok" in self._running
+        self.stop(*(component for component in CONTROLLERS if component != "kwok"))
         try:
-            yield
+            yield PodLoading(
+                parallelism=BULK_PARALLELISM if kwok_runs else LOAD_PARALLELISM,
+                let_kwok_run=lambda: self._create((*STORAGE, "kwok")),
+            )
         finally:
-            self._create(before)
+            self._create((*STORAGE, *CONTROLLERS))
 
     @property
     def budget(self) -> LeaseBudget:

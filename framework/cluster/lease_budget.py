@@ -2,8 +2,8 @@
 
 Production gives a node lease 40 s and renews it each 10 s, so 100,000 nodes cost 10,000 writes a second. What
 one renewal costs here is *measured* when the API server starts (``framework.cluster.renewals``). Renewals may
-take half of the machine's CPUs, the rest is the experiment's; the fakes' lease is production's wherever that
-fits, else the shortest that fits. The node controller's grace period follows: it must exceed the fakes'
+take two fifths of the machine's CPUs, the rest is the experiment's; the fakes' lease is production's wherever
+that fits, else the shortest that fits. The node controller's grace period follows: it must exceed the fakes'
 renewal interval by the time that a wave of renewals may come late, or healthy fakes turn NotReady. A real
 node keeps 40 s.
 
@@ -26,7 +26,7 @@ NODE_MONITOR_PERIOD_S: Final = 5
 """kube-controller-manager's default --node-monitor-period."""
 RENEWALS_PER_LEASE: Final = 4
 """kubelet and kwok both renew after a quarter of the lease's duration."""
-RENEWAL_SHARE: Final = 0.5
+RENEWAL_SHARE: Final = 0.4
 """Share of the machine's CPUs that renewals may take."""
 RENEWAL_SHARE_MAX: Final = 0.8
 """Where the grace period would be too long, renewals may take this much."""
@@ -41,6 +41,9 @@ WATCHERS_FACTOR: Final = 1.5
 kube-apiserver need (``benchmarks/``, November 2026)."""
 BULK_PARALLELISM: Final = 16
 """Requests under way when the framework loads objects beside kwok's."""
+LOAD_PARALLELISM: Final = 128
+"""Requests under way while controllers and kwok are out of the way: etcd then writes many in one batch, and a
+lease costs it half of what it costs with 16."""
 POD_PARALLELISM: Final = 32
 """kwok's podPlayStageParallelism: status updates of pods under way."""
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Final
 
-from framework.cluster import BULK_PARALLELISM, ApiEndpoint, Bulk, Call, run_bulk
+from framework.cluster import BULK_PARALLELISM, LOAD_PARALLELISM, ApiEndpoint, Bulk, Call, run_bulk
 from framework.fleet.nodes import (
     FAKE_PREFIX,
     FAKE_SELECTOR,
@@ -29,9 +29,6 @@ from framework.wait import wait_until
 
 NODES_PATH: Final = "/api/v1/nodes"
 LEASES_PATH: Final = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
-LOAD_PARALLELISM: Final = 128
-"""Requests under way while controllers and kwok are out of the way: etcd then writes many in one batch, and a
-lease costs it half of what it costs with 16."""
 LEASES_SEEN_AFTER_S: Final = 0.5
 """kwok that sees a node before its lease tries to create one, fails, and looks again only after an interval;
 so leases come first, with a little time for kwok's watch."""

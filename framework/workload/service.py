@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from framework.cluster import ApiEndpoint, Bulk, run_bulk
+from framework.cluster import ApiEndpoint, Bulk, PodLoading, run_bulk
 from framework.errors import KilonodeError
 from framework.lazy import LazyModule
 from framework.outcome import Record
@@ -56,7 +56,6 @@ _POLL_S: Final = 0.25
 _POLL_PENDING_S: Final = 1.0
 PODS_COUNTED_PER_S: Final = 5_000
 """The API server looks through all pods for those that are Pending: of 100,000 each 20 s."""
-SERVICE_ACCOUNT_TIMEOUT_S: Final = 60.0
 
 
 class Endpoints(Record, frozen=True, kw_only=True):
@@ -88,12 +87,11 @@ class DaemonSetService:
         spec: ServiceSpec,
         endpoint: ApiEndpoint,
         *,
-        without_controllers: Callable[[], AbstractContextManager[None]] = nullcontext,
+        loading_pods: Callable[[], AbstractContextManager[PodLoading]],
     ) -> None:
-        """``without_controllers`` surrounds the creation of adopted pods: it ends kube-controller-manager and
-        kube-scheduler, and starts them again."""
+        """``loading_pods`` surrounds the creation of adopted pods and keeps controllers away meanwhile."""
         self.spec = spec
-        self._without_controllers = without_controllers
+        self._loading_pods = loading_pods
         self._endpoint = endpoint
         self._client = endpoint.client()
         self._core = kubernetes.client.CoreV1Api(self._client)
@@ -114,9 +112,9 @@ class DaemonSetService:
         if self.spec.mode == "endpointslices":
             return
         if self.spec.mode == "adopted":
-            self._wait_for_service_account()
-            with self._without_controllers():
-                self._create_pods(self._put_daemonset(), on_done)
+            with self._loading_pods() as loading:
+                self._put_service_account()
+                self._create_pods(self._put_daemonset(), on_done, loading)
         else:
             self._put_daemonset()
         self._wait_for_pods(on_done)
@@ -219,18 +217,15 @@ class DaemonSetService:
             made = self._apps.patch_namespaced_daemon_set(self.spec.name, NAMESPACE, body)
         return str(made.metadata.uid)
 
-    def _wait_for_service_account(self) -> None:
-        """The controllers make it once, and without it the API server takes no pod."""
+    def _put_service_account(self) -> None:
+        """The API server takes no pod without it; the controllers make it, where they run already."""
+        try:
+            self._core.create_namespaced_service_account(NAMESPACE, {"metadata": {"name": "default"}})
+        except kubernetes.client.ApiException as error:
+            if error.status != 409:
+                raise
 
-        def there() -> bool | None:
-            found = self._core.list_namespaced_service_account(
-                NAMESPACE, field_selector="metadata.name=default"
-            )
-            return bool(found.items) or None
-
-        wait_until(there, what="the service account of pods", timeout_s=SERVICE_ACCOUNT_TIMEOUT_S)
-
-    def _create_pods(self, daemonset_uid: str, on_done: Callable[[int], object]) -> None:
+    def _create_pods(self, daemonset_uid: str, on_done: Callable[[int], object], loading: PodLoading) -> None:
         async def create(bulk: Bulk) -> None:
             there = {name async for page in self._pods(bulk) for (name,) in page}
             missing = [i for i in range(self.spec.endpoints) if pod_name(self.spec, i) not in there]
@@ -243,7 +238,8 @@ class DaemonSetService:
             on_done(self.spec.endpoints - (pending + 1) // 2)
             return True if pending == 0 else None
 
-        run_bulk(create, self._endpoint)
+        run_bulk(create, self._endpoint, parallelism=loading.parallelism)
+        loading.let_kwok_run()
         wait_until(
             ready,
             what="all pods made Ready by kwok",

@@ -63,7 +63,7 @@ def a_service(cluster: EmbeddedCluster, name: str, endpoints: int, mode: Endpoin
     return DaemonSetService(
         ServiceSpec(name=name, endpoints=endpoints, mode=mode),
         cluster.endpoint,
-        without_controllers=lambda: cluster.stopped("kube-controller-manager", "kube-scheduler"),
+        loading_pods=cluster.loading_pods,
     )
 
 
