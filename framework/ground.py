@@ -131,7 +131,7 @@ class Ground:
             cluster.control(lease_budget(1, cluster.renewal_cost))
 
         self._step("cluster", "embedded control plane, empty again", begin)
-        self._fleet = None
+        self._fleet, self._settled = None, True
 
     def _establish(self, nodes: int) -> None:
         self._on_new()

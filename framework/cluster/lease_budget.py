@@ -134,6 +134,6 @@ def lease_budget(nodes: int, cost: RenewalCost) -> LeaseBudget:
         lease_s=lease_s,
         interval_s=interval_s,
         grace_s=grace_s,
-        parallelism=math.ceil((BULK_PARALLELISM + POD_PARALLELISM) * kept / (1 - kept)),
+        parallelism=round((BULK_PARALLELISM + POD_PARALLELISM) * kept / (1 - kept)),
         cpu_share=share,
     )

@@ -38,7 +38,7 @@ class CopyPool:
         """A copy of ``source`` of which no page is in the page cache."""
         free = self._free.setdefault(source, [])
         copy = free.pop() if free else self._copy(source)
-        _evict(copy)
+        evict(copy)
         return copy
 
     def give_back(self, source: Path, copy: Path) -> None:
@@ -106,7 +106,7 @@ def _read_through(path: Path) -> None:
             pass
 
 
-def _evict(path: Path) -> None:
+def evict(path: Path) -> None:
     """Flush a file to disk and drop its pages from the page cache."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

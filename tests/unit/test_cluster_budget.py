@@ -12,10 +12,10 @@ from framework.spec import NODES_MAX
 NODES = st.integers(1, NODES_MAX)
 COSTS = st.builds(RenewalCost, cpu_s=st.floats(0.0001, 0.05), cpus=st.integers(1, 256))
 TWO_CPUS = RenewalCost(cpu_s=0.002, cpus=2)
-"""667 renewals/s at most, 333 with room for an experiment."""
+"""667 renewals/s at most, 267 with room for an experiment."""
 
 
-@pytest.mark.parametrize("nodes", [1, 100, 1000, 3333])
+@pytest.mark.parametrize("nodes", [1, 100, 1000, 2666])
 def test_small_fleets_are_as_in_production(nodes: int) -> None:
     budget = lease_budget(nodes, TWO_CPUS)
     assert budget.is_production
@@ -25,7 +25,7 @@ def test_small_fleets_are_as_in_production(nodes: int) -> None:
 
 @pytest.mark.parametrize(
     ("nodes", "lease_s", "grace_s", "cpu_share"),
-    [(10_000, 120, 90, 0.5), (100_000, 1200, 480, 0.5), (1_000_000, 7500, 2813, 0.8)],
+    [(10_000, 150, 113, 0.4), (100_000, 1280, 480, 0.469), (1_000_000, 7500, 2813, 0.8)],
 )
 def test_large_fleets_are_not(nodes: int, lease_s: int, grace_s: int, cpu_share: float) -> None:
     budget = lease_budget(nodes, TWO_CPUS)
@@ -35,12 +35,16 @@ def test_large_fleets_are_not(nodes: int, lease_s: int, grace_s: int, cpu_share:
     assert "(production: 40 s / 10 s / 50 s)" in str(budget)
 
 
+def test_a_silent_node_is_found_after_the_grace_period_and_two_looks() -> None:
+    assert lease_budget(100, TWO_CPUS).not_ready_after_s == (50, 60)
+
+
 def test_a_slow_machine_gives_renewals_more_of_itself_before_the_grace_period_grows_beyond_its_limit() -> (
     None
 ):
     slow = lease_budget(100_000, RenewalCost(cpu_s=0.003, cpus=2))
     assert slow.grace_s == 480
-    assert 0.5 < slow.cpu_share < 0.8
+    assert 0.4 < slow.cpu_share < 0.8
 
 
 def test_fleets_that_kwok_serves_alike_are_told_from_others() -> None:
@@ -58,7 +62,7 @@ def test_renewals_fit_the_machine_and_healthy_nodes_stay_ready(nodes: int, cost:
     assert budget.grace_s >= 1.5 * budget.interval_s
     assert budget.lease_s >= 40
     assert budget.grace_s >= 50
-    assert budget.parallelism >= 48
+    assert budget.parallelism >= 32
 
 
 @settings(deadline=None)
@@ -67,7 +71,7 @@ def test_no_lease_is_longer_than_it_must_be(nodes: int, cost: RenewalCost) -> No
     budget = lease_budget(nodes, cost)
     a_second_less = (budget.lease_s - 1) / 4
     share = nodes / a_second_less / cost.per_s_max
-    assert budget.lease_s == 40 or share > 0.5 * (1 - 1e-9)
+    assert budget.lease_s == 40 or share > 0.4 * (1 - 1e-9)
 
 
 @settings(deadline=None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from framework import guard
-from framework.cluster import LeaseBudget, RenewalCost, Tuning
+from framework.cluster import LeaseBudget, RenewalCost, Tuning, lease_budget
 from framework.errors import BadInputError, MissingRequirementError
 from framework.ground import Ground
 from framework.report import PhaseName
@@ -31,6 +31,12 @@ class FakeCluster:
     def control(self, budget: LeaseBudget) -> None:
         self.budget = budget
         self.asked.append(f"control {budget.nodes}")
+
+        self.controlled = True
+
+    def plan(self, budget: LeaseBudget) -> None:
+        self.budget = budget
+        self.asked.append(f"plan {budget.nodes}")
 
     def stop(self) -> None:
         self.asked.append("stop")
@@ -102,9 +108,7 @@ class World:
         )
 
     def _start(self, ledger: object, binaries: object) -> FakeCluster:
-        self.cluster.control(
-            LeaseBudget(nodes=1, lease_s=40, interval_s=10, grace_s=50, parallelism=24, cpu_share=0)
-        )
+        self.cluster.control(lease_budget(1, self.cluster.renewal_cost))
         return self.cluster
 
     def _step(
@@ -145,23 +149,23 @@ def test_a_small_fleet_is_registered_in_the_running_cluster(world: World) -> Non
 
 def test_a_large_one_is_registered_and_saved_where_there_is_no_snapshot(world: World) -> None:
     world.ground.grow_to(10_000, in_use=False)
-    assert world.cluster.asked == ["control 1", "register 10000", "control 10000"]
+    assert world.cluster.asked == ["control 1", "register 10000", "plan 10000"]
     assert world.forgotten == 1
     name, detail = world.phases[-1]
-    assert (name, "leases of 120 s" in detail) == ("leases", True)
+    assert (name, "leases of 150 s" in detail) == ("leases", True)
 
 
 def test_and_restored_where_there_is_one(world: World) -> None:
     world.snapshot = a_snapshot(10_000)
     world.ground.grow_to(10_000, in_use=False)
-    assert world.cluster.asked == ["control 1", "restore 10000", "control 10000"]
+    assert world.cluster.asked == ["control 1", "restore 10000", "plan 10000"]
     assert ("fleet", "10,000 fake nodes and leases, as saved on 2026-11-25") in world.phases
 
 
 def test_a_refused_snapshot_is_made_again(world: World) -> None:
     world.snapshot, world.refused = a_snapshot(10_000), True
     world.ground.grow_to(10_000, in_use=False)
-    assert world.cluster.asked[1:] == ["restore 10000", "register 10000", "control 10000"]
+    assert world.cluster.asked[1:] == ["restore 10000", "register 10000", "plan 10000"]
 
 
 def test_nothing_is_thrown_away_under_a_real_node(world: World) -> None:
@@ -184,7 +188,7 @@ def test_a_fleet_settles_once_after_it_came_as_a_whole(world: World) -> None:
     world.ground.grow_to(5_000, in_use=False)
     world.ground.settle()
     world.ground.settle()
-    assert world.cluster.asked.count("held") == 1
+    assert world.cluster.asked[-3:] == ["plan 5000", "control 5000", "held"]
 
 
 def test_a_fleet_can_be_set_to_nothing_and_back(world: World) -> None:
@@ -193,7 +197,9 @@ def test_a_fleet_can_be_set_to_nothing_and_back(world: World) -> None:
     assert world.ground.fleet.size == 0
     assert world.cluster.asked[-4:] == ["stop", "forget", "serve", "control 1"]
     world.ground.set_to(10, in_use=False)
+    world.ground.settle()
     assert world.ground.fleet.size == 10
+    assert "held" not in world.cluster.asked
 
 
 def test_but_not_under_a_real_node(world: World) -> None:
