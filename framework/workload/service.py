@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from framework.cluster import ApiEndpoint, Bulk, PodLoading, run_bulk
+from framework.cluster import ApiEndpoint, Bulk, Call, PodLoading, run_bulk
 from framework.errors import KilonodeError
 from framework.lazy import LazyModule
 from framework.outcome import Record
@@ -54,6 +54,8 @@ ENDPOINTS_TIMEOUT_S: Final = 300.0
 DELETE_TIMEOUT_S: Final = 600.0
 _POLL_S: Final = 0.25
 _POLL_PENDING_S: Final = 1.0
+STALLED_SHARE: Final = 0.01
+"""Fewer pods than this share of all turned Ready between two counts."""
 PODS_COUNTED_PER_S: Final = 5_000
 """The API server looks through all pods for those that are Pending: of 100,000 each 20 s."""
 
@@ -233,10 +235,16 @@ class DaemonSetService:
             calls = pod_calls(self.spec, daemonset_uid=daemonset_uid, indexes=missing)
             await bulk.each(calls, lambda done: on_done((kept + done) // 2))
 
+        before = self.spec.endpoints
+
         def ready() -> bool | None:
+            nonlocal before
             pending = self._pending()
-            on_done(self.spec.endpoints - (pending + 1) // 2)
-            return True if pending == 0 else None
+            on_done(self.spec.endpoints - (len(pending) + 1) // 2)
+            if pending and before - len(pending) < STALLED_SHARE * self.spec.endpoints:
+                self._show_again(pending)
+            before = len(pending)
+            return None if pending else True
 
         run_bulk(create, self._endpoint, parallelism=loading.parallelism)
         loading.let_kwok_run()
@@ -245,7 +253,7 @@ class DaemonSetService:
             what="all pods made Ready by kwok",
             timeout_s=PODS_TIMEOUT_S,
             interval_s=max(_POLL_PENDING_S, self.spec.endpoints / PODS_COUNTED_PER_S),
-            describe=lambda: f"{self._pending():,} pods are Pending",
+            describe=lambda: f"{before:,} pods are Pending",
             remedy="look at kwok-controller.log",
         )
 
@@ -253,11 +261,19 @@ class DaemonSetService:
         fields = "" if phase is None else f"status.phase={phase}"
         return bulk.rows(PODS_PATH, ("Name",), selector=f"app={self.spec.name}", fields=fields)
 
-    def _pending(self) -> int:
-        async def count(bulk: Bulk) -> int:
-            return sum([len(page) async for page in self._pods(bulk, phase="Pending")])
+    def _pending(self) -> list[str]:
+        async def read(bulk: Bulk) -> list[str]:
+            return [name async for page in self._pods(bulk, phase="Pending") for (name,) in page]
 
-        return int(run_bulk(count, self._endpoint))
+        found: list[str] = run_bulk(read, self._endpoint)
+        return found
+
+    def _show_again(self, pods: list[str]) -> None:
+        """Make kwok look at pods that it passed over: it lists a node's pods when it takes the node over, and
+        ignores them where its own watch has not told it of that yet (kwok 0.8.0)."""
+        patch = msgspec.json.encode({"metadata": {"annotations": {"kilonode.dev/shown": str(time.time())}}})
+        calls = [Call("PATCH", f"{PODS_PATH}/{name}", patch) for name in pods]
+        run_bulk(lambda bulk: bulk.each(calls), self._endpoint)
 
     def _wait_for_pods(self, on_done: Callable[[int], object]) -> None:
         best = -1
