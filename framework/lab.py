@@ -156,6 +156,7 @@ class Lab:
             lambda: service.prepare(lambda done: self.reporter.phase_advanced("workload", done)),
             total=None if chosen == "endpointslices" else endpoints,
         )
+        self.ground.settle()
         return service
 
     def release(self, service: DaemonSetService) -> None:

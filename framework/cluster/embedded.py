@@ -189,9 +189,11 @@ class EmbeddedCluster:
         """Without controllers, and without kwok where it has not been started yet, while pods are created.
 
         They would create pods of their own, and look at each; a kwok that starts when the pods are there
-        finds each when it takes over its node. All of them run afterwards.
+        finds each when it takes over its node. Afterwards kube-controller-manager runs too, and the rest
+        where it ran before.
         """
-        kwok_runs = "kwok" in self._running
+        before = self._running
+        kwok_runs = "kwok" in before
         self.stop(*(component for component in CONTROLLERS if component != "kwok"))
         try:
             yield PodLoading(
@@ -199,7 +201,8 @@ class EmbeddedCluster:
                 let_kwok_run=lambda: self._create((*STORAGE, "kwok")),
             )
         finally:
-            self._create((*STORAGE, *CONTROLLERS))
+            needed = {*before, *STORAGE, "kwok", "kube-controller-manager"}
+            self._create(tuple(name for name in (*STORAGE, *CONTROLLERS) if name in needed))
 
     @property
     def budget(self) -> LeaseBudget:

@@ -49,6 +49,8 @@ else:
     kubernetes = LazyModule("kubernetes")
 
 PODS_STALL_S: Final = 120.0
+PODS_STALL_S_PER_ENDPOINT: Final = 0.003
+"""A controller manager that starts reads all nodes and pods before it counts any: of 100,000 two minutes."""
 PODS_TIMEOUT_S: Final = 3600.0
 ENDPOINTS_TIMEOUT_S: Final = 300.0
 DELETE_TIMEOUT_S: Final = 600.0
@@ -109,7 +111,7 @@ class DaemonSetService:
         """Have the pods Ready, where the mode has any. ``on_done`` hears how many are; an adopted
         one counts half when it is created.
 
-        Raises KilonodeError when no further pod turns Ready for two minutes.
+        Raises KilonodeError when no further pod turns Ready for two minutes and 3 ms for each endpoint.
         """
         if self.spec.mode == "endpointslices":
             return
@@ -277,6 +279,7 @@ class DaemonSetService:
 
     def _wait_for_pods(self, on_done: Callable[[int], object]) -> None:
         best = -1
+        stall_s = PODS_STALL_S + PODS_STALL_S_PER_ENDPOINT * self.spec.endpoints
         progress_at_s = time.monotonic()
 
         def settled() -> bool | None:
@@ -287,9 +290,9 @@ class DaemonSetService:
             if ready != best:
                 best, progress_at_s = ready, time.monotonic()
                 on_done(ready)
-            if time.monotonic() - progress_at_s > PODS_STALL_S:
+            if time.monotonic() - progress_at_s > stall_s:
                 raise KilonodeError(
-                    f"{ready} of {self.spec.endpoints} pods are Ready, and no more in {PODS_STALL_S:g} s",
+                    f"{ready} of {self.spec.endpoints} pods are Ready, and no more in {stall_s:g} s",
                     where=self.full_name,
                     remedy="look at kube-controller-manager.log and kwok-controller.log",
                 )

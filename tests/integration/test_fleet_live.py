@@ -42,14 +42,16 @@ def test_grows_and_shrinks_exactly(empty: Fleet, cluster: EmbeddedCluster) -> No
 
 def test_an_interrupted_growth_is_resumed(empty: Fleet) -> None:
     def interrupt(done: int) -> None:
-        if done >= 250:
+        if done >= 700:
             raise InterruptedHereError
 
     with pytest.raises(InterruptedHereError):
-        empty.grow_to(300, interrupt)
+        empty.grow_to(1000, interrupt)
     left = empty.summary()
     assert empty.size == 0
-    assert left.leases == 300
-    assert 0 < left.nodes < 300
-    empty.grow_to(300)
-    assert empty.summary() == exactly(300)
+    assert left.leases == 1000
+    assert 400 <= left.nodes < 1000
+    sent = empty.grow_to(1000).requests
+    assert sent == 1000 - left.nodes
+    assert empty.summary() == exactly(1000)
+    empty.shrink_to(300)
