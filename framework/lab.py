@@ -136,7 +136,7 @@ class Lab:
         """
         asked = mode or self.settings.mode
         chosen = endpoint_mode(asked, endpoints)
-        spec = ServiceSpec(name=f"{SERVICE_NAME}-{chosen}", endpoints=endpoints, mode=chosen, ports=ports)
+        spec = ServiceSpec(name=SERVICE_NAME, endpoints=endpoints, mode=chosen, ports=ports)
         service = DaemonSetService(
             spec,
             self.cluster.endpoint,

@@ -88,6 +88,15 @@ class ServiceSpec(Spec, frozen=True, kw_only=True):
             )
 
     @property
+    def workload(self) -> str:
+        """Name of the DaemonSet and label of its pods.
+
+        The Service has the same name in every mode: kube-proxy writes it into each rule, and nft's memory
+        grows with its length.
+        """
+        return f"{self.name}-{self.mode}"
+
+    @property
     def proxy_endpoints(self) -> int:
         return self.endpoints * len(self.ports)
 

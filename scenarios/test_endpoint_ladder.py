@@ -18,7 +18,7 @@ def layout(kube_proxy: str) -> str:
     return "chains" if minor <= 35 else "map"
 
 
-@endpoints_ladder(10, 100, 1_000, 10_000)
+@endpoints_ladder(10, 100, 1_000, 10_000, 100_000)
 def test_daemonset_service_on_a_2gib_node(fleet, real_node, daemonset_service, endpoints, kube_proxy):
     fleet.grow_to(endpoints)
     service = daemonset_service(endpoints=endpoints)

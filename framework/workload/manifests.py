@@ -31,7 +31,7 @@ def port_name(port: int) -> str:
 
 def service_manifest(spec: ServiceSpec) -> dict[str, Any]:
     """The Service; without selector in ``endpointslices`` mode."""
-    selector = {} if spec.mode == "endpointslices" else {"selector": {"app": spec.name}}
+    selector = {} if spec.mode == "endpointslices" else {"selector": {"app": spec.workload}}
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -59,12 +59,12 @@ def daemonset_manifest(spec: ServiceSpec) -> dict[str, Any]:
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": {"name": spec.name},
+        "metadata": {"name": spec.workload},
         "spec": {
-            "selector": {"matchLabels": {"app": spec.name}},
+            "selector": {"matchLabels": {"app": spec.workload}},
             "updateStrategy": {"type": "OnDelete"},
             "template": {
-                "metadata": {"labels": {"app": spec.name}},
+                "metadata": {"labels": {"app": spec.workload}},
                 "spec": _pod_spec(spec, {"matchExpressions": expressions}),
             },
         },
@@ -78,7 +78,7 @@ def pod_calls(spec: ServiceSpec, *, daemonset_uid: str, indexes: Iterable[int]) 
 
 
 def pod_name(spec: ServiceSpec, index: int) -> str:
-    return f"{spec.name}-{index:06d}"
+    return f"{spec.workload}-{index:06d}"
 
 
 def slice_calls(spec: ServiceSpec) -> Iterator[Call]:
@@ -96,13 +96,13 @@ def _pod_manifest(spec: ServiceSpec, daemonset_uid: str, index: int) -> dict[str
         "kind": "Pod",
         "metadata": {
             "name": pod_name(spec, index),
-            "generateName": f"{spec.name}-",
-            "labels": {"app": spec.name, "pod-template-generation": "1"},
+            "generateName": f"{spec.workload}-",
+            "labels": {"app": spec.workload, "pod-template-generation": "1"},
             "ownerReferences": [
                 {
                     "apiVersion": "apps/v1",
                     "kind": "DaemonSet",
-                    "name": spec.name,
+                    "name": spec.workload,
                     "uid": daemonset_uid,
                     "controller": True,
                     "blockOwnerDeletion": True,

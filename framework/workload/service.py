@@ -204,7 +204,7 @@ class DaemonSetService:
     def delete(self) -> None:
         """Delete everything; the pods go with the DaemonSet, by the garbage collector."""
         self.withdraw()
-        self._ignore_missing(self._apps.delete_namespaced_daemon_set, self.spec.name, NAMESPACE)
+        self._ignore_missing(self._apps.delete_namespaced_daemon_set, self.spec.workload, NAMESPACE)
 
     def close(self) -> None:
         """Close the client; what it made stays."""
@@ -218,7 +218,7 @@ class DaemonSetService:
         except kubernetes.client.ApiException as error:
             if error.status != 409:
                 raise
-            made = self._apps.patch_namespaced_daemon_set(self.spec.name, NAMESPACE, body)
+            made = self._apps.patch_namespaced_daemon_set(self.spec.workload, NAMESPACE, body)
         return str(made.metadata.uid)
 
     def _put_service_account(self) -> None:
@@ -261,7 +261,7 @@ class DaemonSetService:
 
     def _pods(self, bulk: Bulk, *, phase: str | None = None) -> AsyncIterator[list[tuple[str, ...]]]:
         fields = "" if phase is None else f"status.phase={phase}"
-        return bulk.rows(PODS_PATH, ("Name",), selector=f"app={self.spec.name}", fields=fields)
+        return bulk.rows(PODS_PATH, ("Name",), selector=f"app={self.spec.workload}", fields=fields)
 
     def _pending(self) -> list[str]:
         async def read(bulk: Bulk) -> list[str]:
@@ -284,7 +284,7 @@ class DaemonSetService:
 
         def settled() -> bool | None:
             nonlocal best, progress_at_s
-            daemonset = self._apps.read_namespaced_daemon_set_status(self.spec.name, NAMESPACE)
+            daemonset = self._apps.read_namespaced_daemon_set_status(self.spec.workload, NAMESPACE)
             status = daemonset.status
             ready = int(status.number_ready or 0)
             if ready != best:

@@ -117,7 +117,7 @@ def pods(cluster: EmbeddedCluster, service: DaemonSetService) -> dict[str, str]:
     with cluster.endpoint.client() as client:
         items = (
             kubernetes.client.CoreV1Api(client)
-            .list_namespaced_pod(NAMESPACE, label_selector=f"app={service.spec.name}")
+            .list_namespaced_pod(NAMESPACE, label_selector=f"app={service.spec.workload}")
             .items
         )
     return {pod.spec.node_name: pod.metadata.uid for pod in items if not pod.metadata.deletion_timestamp}
@@ -132,7 +132,7 @@ def test_the_real_controller_counts_adopted_pods_and_neither_creates_nor_deletes
         before = pods(cluster, service)
         assert len(before) == ENDPOINTS
         with cluster.endpoint.client() as client:
-            name, core = service.spec.name, kubernetes.client.CoreV1Api(client)
+            name, core = service.spec.workload, kubernetes.client.CoreV1Api(client)
             time.sleep(CONTROLLER_ACTS_WITHIN_S)
             daemonset = kubernetes.client.AppsV1Api(client).read_namespaced_daemon_set_status(name, NAMESPACE)
             events = core.list_namespaced_event(NAMESPACE, field_selector=f"involvedObject.name={name}").items

@@ -57,7 +57,12 @@ def test_slices_belong_to_nobody_who_would_delete_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "selector"), [("native", {"app": "web"}), ("adopted", {"app": "web"}), ("endpointslices", None)]
+    ("mode", "selector"),
+    [
+        ("native", {"app": "web-native"}),
+        ("adopted", {"app": "web-adopted"}),
+        ("endpointslices", None),
+    ],
 )
 def test_only_a_service_with_pods_selects_them(mode: EndpointMode, selector: dict[str, str] | None) -> None:
     assert service_manifest(a_service(10, mode))["spec"].get("selector") == selector
@@ -107,7 +112,7 @@ class TestDaemonSet:
         template = daemonset_manifest(spec)["spec"]["template"]
         for pod in pods:
             (owner,) = pod["metadata"]["ownerReferences"]
-            assert (owner["kind"], owner["name"], owner["uid"]) == ("DaemonSet", "web", "u-1")
+            assert (owner["kind"], owner["name"], owner["uid"]) == ("DaemonSet", "web-adopted", "u-1")
             assert owner["controller"] is owner["blockOwnerDeletion"] is True
             assert pod["metadata"]["labels"].items() >= template["metadata"]["labels"].items()
             assert pod["spec"]["containers"] == template["spec"]["containers"]
