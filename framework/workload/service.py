@@ -57,7 +57,8 @@ DELETE_TIMEOUT_S: Final = 600.0
 _POLL_S: Final = 0.25
 _POLL_PENDING_S: Final = 1.0
 STALLED_SHARE: Final = 0.01
-"""Fewer pods than this share of all turned Ready between two counts."""
+LAST_SHARE: Final = 0.1
+"""Fewer pods than the first share of all turned Ready between two counts, and at most the second are left."""
 PODS_COUNTED_PER_S: Final = 5_000
 """The API server looks through all pods for those that are Pending: of 100,000 each 20 s."""
 
@@ -243,7 +244,11 @@ class DaemonSetService:
             nonlocal before
             pending = self._pending()
             on_done(self.spec.endpoints - (len(pending) + 1) // 2)
-            if pending and before - len(pending) < STALLED_SHARE * self.spec.endpoints:
+            turned = before - len(pending)
+            if (
+                turned < STALLED_SHARE * self.spec.endpoints
+                and len(pending) < LAST_SHARE * self.spec.endpoints
+            ):
                 self._show_again(pending)
             before = len(pending)
             return None if pending else True

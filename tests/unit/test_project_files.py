@@ -100,3 +100,14 @@ def test_no_committed_file_names_a_machine_path_or_a_package_mirror() -> None:
         for match in MACHINE.finditer(text)
     ]
     assert found == []
+
+
+def test_the_typed_client_lists_nothing_that_grows_with_the_fleet() -> None:
+    """Decoding 100,000 objects with it takes minutes; big lists go through ``Bulk``."""
+    found = [
+        f"{path.name}: {call}"
+        for path in (PROJECT / "framework").rglob("*.py")
+        for call in re.findall(r"\.list_\w+\([^)]*\)", path.read_text())
+        if 'field_selector=f"metadata.name=' not in call
+    ]
+    assert found == []
