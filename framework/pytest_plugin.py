@@ -97,7 +97,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=get_args(AskedMode),
         help="native: the real DaemonSet controller makes pods; adopted: pods made in bulk and adopted by "
         "it; endpointslices: slices written directly, no pods; auto (default): native up to 1,000 endpoints, "
-        "adopted up to 100,000",
+        "adopted up to 10,000",
     )
     group.addoption(
         "--keep",

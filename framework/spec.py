@@ -18,8 +18,9 @@ VERSION: Final = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 NATIVE_ENDPOINTS_MAX: Final = 1_000
 """What ``auto`` lets the real DaemonSet controller create: 70 pods/s on 2 CPUs, fewer the larger the
 fleet."""
-ADOPTED_ENDPOINTS_MAX: Final = 100_000
-"""What ``auto`` makes pods for: with 100,000 the control plane takes most of 24 GiB."""
+ADOPTED_ENDPOINTS_MAX: Final = 10_000
+"""What ``auto`` makes pods for: on 2 CPUs 100,000 pods take a quarter of an hour, and the real controller
+some minutes for the slices of each Service."""
 
 EndpointMode = Literal["native", "adopted", "endpointslices"]
 """``native``: real DaemonSet, real controllers, pods made Ready by kwok. ``adopted``: the same, with pods

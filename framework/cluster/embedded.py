@@ -79,7 +79,7 @@ LOADING: Final = Tuning({"kube-apiserver": {"GOGC": "400", "GOMEMLIMIT": "8GiB"}
 """Collect garbage rarely: nothing else runs, and memory is there."""
 MEASURING: Final = Tuning(
     {
-        "kube-apiserver": {"GOGC": "200", "GOMEMLIMIT": "8GiB"},
+        "kube-apiserver": {"GOGC": "200", "GOMEMLIMIT": "10GiB"},
         "kube-controller-manager": {"GOGC": "75"},
     }
 )
