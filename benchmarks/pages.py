@@ -1,4 +1,4 @@
-"""The table of ``docs/benchmarks.md``: ``python -m benchmarks.pages docs/benchmarks.json``."""
+"""A run's ratios as a Markdown table: ``python -m benchmarks.pages runs/benchmarks.json``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What a large cluster needs, computed from unit costs that the benchmark ``renewals`` measured.
 
-    python -m benchmarks.scaling docs/benchmarks.json
+    python -m benchmarks.scaling runs/benchmarks.json
 
-prints the tables of ``docs/scaling.md``; a test holds the page to them.
+prints what production's leases need for 100,000 and a million nodes, with the arithmetic.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class Ground:
         self.grow_to(nodes, in_use=in_use)
 
     def settle(self) -> None:
-        """Start the controllers where they don't run yet, and wait until kwok has taken the fleet over.
+        """Wait until kwok has taken the fleet over, and start the controllers after that.
 
         Until then it ignores the pods of nodes that aren't its own yet, and takes most of the CPUs.
         """
@@ -114,8 +114,10 @@ class Ground:
         cluster, fleet = self.cluster, self.fleet
 
         def take_over() -> None:
-            cluster.control(cluster.budget)
+            if not cluster.controlled:
+                cluster.start_kwok()
             fleet.wait_until_held(lambda done: self._advance("leases", done))
+            cluster.control(cluster.budget)
 
         self._step("leases", f"{fleet.size:,} leases taken over by kwok", take_over, total=fleet.size)
         self._settled = True

@@ -175,6 +175,10 @@ class EmbeddedCluster:
         self._budget = budget
         self._create((*STORAGE, *CONTROLLERS))
 
+    def start_kwok(self) -> None:
+        """Have kwok running with the planned budget, the controllers not before ``control``."""
+        self._create((*STORAGE, "kwok"))
+
     def stop(self, *components: str) -> None:
         """End components, all without names, by SIGTERM and after a minute by SIGKILL. None may run."""
         for component in components or tuple(reversed((*STORAGE, *CONTROLLERS))):
@@ -198,7 +202,7 @@ class EmbeddedCluster:
         try:
             yield PodLoading(
                 parallelism=BULK_PARALLELISM if kwok_runs else LOAD_PARALLELISM,
-                let_kwok_run=lambda: self._create((*STORAGE, "kwok")),
+                let_kwok_run=self.start_kwok,
             )
         finally:
             needed = {*before, *STORAGE, "kwok", "kube-controller-manager"}

@@ -34,8 +34,11 @@ class FakeCluster:
 
         self.controlled = True
 
+    def start_kwok(self) -> None:
+        self.asked.append("kwok")
+
     def plan(self, budget: LeaseBudget) -> None:
-        self.budget = budget
+        self.budget, self.controlled = budget, False
         self.asked.append(f"plan {budget.nodes}")
 
     def stop(self) -> None:
@@ -188,7 +191,7 @@ def test_a_fleet_settles_once_after_it_came_as_a_whole(world: World) -> None:
     world.ground.grow_to(5_000, in_use=False)
     world.ground.settle()
     world.ground.settle()
-    assert world.cluster.asked[-3:] == ["plan 5000", "control 5000", "held"]
+    assert world.cluster.asked[-4:] == ["plan 5000", "kwok", "held", "control 5000"]
 
 
 def test_a_fleet_can_be_set_to_nothing_and_back(world: World) -> None:
