@@ -313,15 +313,18 @@ class Bulk:
         unlimited = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT_S)
         while True:
             query = f"?watch=1&resourceVersion={version}&labelSelector={quote(selector)}"
-            async with self._session.get(path + query, timeout=unlimited) as response:
-                if response.status != 200:
-                    raise ApiError("GET", path + query, response.status, await response.read())
-                async for line in response.content:
-                    seen = stamp.decode(line)
-                    if seen.type == "ERROR":
-                        raise ApiError("GET", path + query, 0, line)
-                    version = seen.object.metadata.resource_version
-                    yield decoder.decode(line)
+            try:
+                async with self._session.get(path + query, timeout=unlimited) as response:
+                    if response.status != 200:
+                        raise ApiError("GET", path + query, response.status, await response.read())
+                    async for line in response.content:
+                        seen = stamp.decode(line)
+                        if seen.type == "ERROR":
+                            raise ApiError("GET", path + query, 0, line)
+                        version = seen.object.metadata.resource_version
+                        yield decoder.decode(line)
+            except aiohttp.ClientError as error:
+                raise ApiError("GET", path + query, 0, f"the watch broke off: {error}".encode()) from error
 
     async def _pages(
         self,
