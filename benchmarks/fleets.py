@@ -9,7 +9,16 @@ from pathlib import Path
 
 from benchmarks.model import Bench, Benchmark, Figure, timed
 from framework.cluster import MEASURING, EmbeddedCluster, lease_budget
-from framework.fleet import Fleet, Snapshots, judge_renewals, register, restore, snapshot_key, watch_renewals
+from framework.fleet import (
+    Fleet,
+    Snapshot,
+    Snapshots,
+    judge_renewals,
+    register,
+    restore,
+    snapshot_key,
+    watch_renewals,
+)
 from framework.realnode import evict
 from framework.spec import EndpointMode, ServiceSpec
 from framework.units import GIB, MIB
@@ -30,8 +39,7 @@ def snapshots(bench: Bench) -> Benchmark:
             store = Snapshots(Path(folder), 8 * GIB)
             bench.say(f"snapshots, round {number + 1}: {SNAPSHOT_NODES:,} nodes registered")
             registered.append(timed(lambda: register(cluster, SNAPSHOT_NODES, store)))  # noqa: B023
-            snapshot = store.find(snapshot_key(cluster, SNAPSHOT_NODES))
-            assert snapshot is not None  # noqa: S101 - register saved it
+            snapshot = _snapshot(store, cluster, SNAPSHOT_NODES)
             bench.say(f"snapshots, round {number + 1}: and restored")
             restored.append(timed(lambda: restore(cluster, snapshot, store)))  # noqa: B023
     figures = (
@@ -99,7 +107,8 @@ def renewals(bench: Bench, nodes: int) -> Benchmark:
         seen = watch_renewals(cluster.endpoint, watched_s)
         after, end_s = _cpu_s(cluster), time.time()
         report = judge_renewals(seen, budget, begin_s=begin_s, end_s=end_s)
-        unready = fleet.summary().nodes - fleet.summary().ready
+        summary = fleet.summary()
+        unready = summary.nodes - summary.ready
         memory_mib = _memory_mib(cluster)
         database = _database_bytes(store, cluster, nodes)
     figures = [
@@ -151,8 +160,7 @@ def _memory_mib(cluster: EmbeddedCluster) -> Mapping[str, float]:
 
 
 def _restored_cold(cluster: EmbeddedCluster, store: Snapshots, nodes: int) -> tuple[float, Fleet]:
-    snapshot = store.find(snapshot_key(cluster, nodes))
-    assert snapshot is not None  # noqa: S101 - it was there or was just saved
+    snapshot = _snapshot(store, cluster, nodes)
     cluster.stop()
     for path in (path for path in snapshot.folder.rglob("*") if path.is_file()):
         evict(path)
@@ -162,10 +170,15 @@ def _restored_cold(cluster: EmbeddedCluster, store: Snapshots, nodes: int) -> tu
     return time.monotonic() - begin_s, fleet
 
 
-def _database_bytes(store: Snapshots, cluster: EmbeddedCluster, nodes: int) -> int:
+def _snapshot(store: Snapshots, cluster: EmbeddedCluster, nodes: int) -> Snapshot:
+    """The snapshot of a fleet that was registered before."""
     snapshot = store.find(snapshot_key(cluster, nodes))
-    assert snapshot is not None  # noqa: S101 - it was restored or saved
-    return snapshot.manifest.files["member/snap/db"].size_bytes
+    assert snapshot is not None  # noqa: S101 - registering saves it
+    return snapshot
+
+
+def _database_bytes(store: Snapshots, cluster: EmbeddedCluster, nodes: int) -> int:
+    return _snapshot(store, cluster, nodes).manifest.files["member/snap/db"].size_bytes
 
 
 def _cpu_s(cluster: EmbeddedCluster) -> Mapping[str, float]:

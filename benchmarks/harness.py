@@ -12,10 +12,9 @@ from framework.lab import Lab, LabSettings
 from framework.measurement import RealNode
 from framework.report import PhaseName, RunFolder
 from framework.spec import RealNodeSpec
-from framework.units import GIB
+from framework.units import GIB, MIB
 
 OBSERVED_S = 30.0
-MIB = 1024**2
 
 
 class _Quiet:

@@ -15,6 +15,7 @@ import msgspec
 from benchmarks.model import Benchmark, Results
 from framework.cluster.lease_budget import (
     PRODUCTION_LEASE_S,
+    RENEWAL_SHARE,
     RENEWALS_PER_LEASE,
     RenewalCost,
     lease_budget,
@@ -107,7 +108,7 @@ def _needs(costs: UnitCosts, nodes: int) -> str:
 
 def _budgets(costs: UnitCosts) -> str:
     cost = costs.renewal_cost
-    most = int(0.5 * cost.per_s_max * INTERVAL_S)
+    most = int(RENEWAL_SHARE * cost.per_s_max * INTERVAL_S)
     lines = [
         f"On {costs.cpus} CPUs that carry {cost.per_s_max:,.0f} renewals/s at most, production's times fit "
         f"up to **{most:,} nodes**:",

@@ -180,7 +180,7 @@ class EmbeddedCluster:
         self._create((*STORAGE, "kwok"))
 
     def stop(self, *components: str) -> None:
-        """End components, all without names, by SIGTERM and after a minute by SIGKILL. None may run."""
+        """End components, all without names, by SIGTERM and then by SIGKILL. None may run."""
         for component in components or tuple(reversed((*STORAGE, *CONTROLLERS))):
             self._stop(component)
 

@@ -42,9 +42,7 @@ def restore(cluster: EmbeddedCluster, snapshot: Snapshot, snapshots: Snapshots) 
 
     Raises TimeLimitError when the API server finds something else in it than its manifest says.
     """
-    cluster.stop()
-    cluster.forget_everything()
-    cluster.etcd_data.parent.mkdir(parents=True, exist_ok=True)
+    _make_room(cluster)
     try:
         snapshot.restore(cluster.etcd_data)
     except SnapshotRefusedError as refusal:
@@ -60,9 +58,7 @@ def register(
     key = snapshot_key(cluster, nodes)
     with snapshots.draft(key) as draft:
         begin_s = time.monotonic()
-        cluster.stop()
-        cluster.forget_everything()
-        cluster.etcd_data.parent.mkdir(parents=True, exist_ok=True)
+        _make_room(cluster)
         cluster.etcd_data.symlink_to(draft.data)
         try:
             cluster.serve(LOADING)
@@ -73,9 +69,16 @@ def register(
             cluster.stop()
         registered_s = time.monotonic() - begin_s
         snapshot = snapshots.save(draft, registered_s=registered_s)
-    cluster.forget_everything()
+    _make_room(cluster)
     snapshot.restore(cluster.etcd_data)
     return _served(cluster, nodes)
+
+
+def _make_room(cluster: EmbeddedCluster) -> None:
+    """End everything, and have no data where etcd's is to be put."""
+    cluster.stop()
+    cluster.forget_everything()
+    cluster.etcd_data.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _served(cluster: EmbeddedCluster, nodes: int) -> Fleet:
