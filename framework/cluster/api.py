@@ -12,7 +12,7 @@ import asyncio
 import http.client
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -314,7 +314,10 @@ class Bulk:
         while True:
             query = f"?watch=1&resourceVersion={version}&labelSelector={quote(selector)}"
             try:
-                async with self._session.get(path + query, timeout=unlimited) as response:
+                async with (
+                    self._session.get(path + query, timeout=unlimited) as response,
+                    _cut_off_at_once(response),
+                ):
                     if response.status != 200:
                         raise ApiError("GET", path + query, response.status, await response.read())
                     async for line in response.content:
@@ -342,6 +345,21 @@ class Bulk:
             token = answer.metadata.continue_
             if not token:
                 return
+
+
+@asynccontextmanager
+async def _cut_off_at_once(response: aiohttp.ClientResponse) -> AsyncIterator[None]:
+    """End the connection of a response that is left unread.
+
+    aiohttp would wait for the server's part of TLS's farewell, which a busy one sends when the event loop is
+    gone: then the socket stays open.
+    """
+    try:
+        yield
+    except BaseException:
+        if response.connection is not None and response.connection.transport is not None:
+            response.connection.transport.abort()
+        raise
 
 
 def run_bulk(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import shutil
+import socket
 import ssl
+import threading
+import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ import pytest
 from aiohttp import web
 
 from framework.cluster import ApiEndpoint, ApiError, Bulk, Call, run_bulk
+from framework.process import run
 
 Answer = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -24,6 +30,13 @@ class PlainEndpoint(ApiEndpoint):
 
     def ssl_context(self) -> ssl.SSLContext:
         return ssl.create_default_context()
+
+
+class TrustingEndpoint(ApiEndpoint):
+    """An API server with TLS, whose certificate lies where others have their kubeconfig."""
+
+    def ssl_context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.kubeconfig))
 
 
 class Item(msgspec.Struct):
@@ -283,6 +296,62 @@ class TestWatch:
 
         with pytest.raises(ApiError, match="too old"):
             ask(answer, read)
+
+    def test_a_watch_that_is_left_leaves_no_socket(self, tmp_path: Path) -> None:
+        """Also where the server, being busy, never says TLS's farewell."""
+        if shutil.which("openssl") is None:
+            pytest.skip("no openssl to make a certificate with. Remedy: apt-get install openssl")
+        certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+        run(
+            f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=test -addext "
+            f"subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}".split(),
+            timeout_s=30,
+        )
+        seen = asyncio.Event()
+
+        async def read(bulk: Bulk) -> None:
+            async for _ in bulk.watch("/x", Event):
+                seen.set()
+
+        async def read_one(bulk: Bulk) -> None:
+            reading = asyncio.create_task(read(bulk))
+            await seen.wait()
+            reading.cancel()
+            await asyncio.wait([reading])
+
+        with silent_tls_server(certificate, key, self.line("ADDED", "a", "2")) as url:
+            run_bulk(read_one, TrustingEndpoint(certificate, url, "", "", ""))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                gc.collect()
+        assert [str(warning.message) for warning in caught] == []
+
+
+@contextmanager
+def silent_tls_server(certificate: Path, key: Path, event: bytes) -> Iterator[str]:
+    """The URL of a server that answers a list, then a watch with one event, then reads and says no more."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    over = threading.Event()
+
+    def serve() -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+            connection.recv(65536)
+            items = b'{"metadata":{"resourceVersion":"1"},"items":[]}'
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(items), items))
+            connection.recv(65536)
+            chunk = b"%x\r\n%s\r\n" % (len(event), event)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk)
+            over.wait(30)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+            server.join()
 
 
 class TestPages:
