@@ -19,14 +19,15 @@ from rich.table import Table
 
 from benchmarks import fleets, harness, registration
 from benchmarks.model import FORMAT, Bench, Benchmark, Results
+from benchmarks.pages import recorded
 from framework import guard, ledger, preflight
 from framework.binaries import Binaries
-from framework.units import mib, parse_count
+from framework.units import parse_count
 
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these.")] = None,
-    nodes: Annotated[str, typer.Option(help="Fleet of the benchmark `renewals`.")] = "10k",
+    nodes: Annotated[str, typer.Option(help="Fleet of the benchmarks `endpoints` and `renewals`.")] = "10k",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each benchmark; medians are compared.")] = 3,
     json: Annotated[Path, typer.Option(help="Where to write the figures.")] = Path("runs/benchmarks.json"),
 ) -> None:
@@ -51,6 +52,7 @@ def main(
         "snapshots": fleets.snapshots,
         "pods": fleets.pods,
         "observing": harness.observing,
+        "endpoints": lambda bench: fleets.endpoints(bench, parse_count(nodes, where="--nodes")),
         "renewals": lambda bench: fleets.renewals(bench, parse_count(nodes, where="--nodes")),
     }
     unknown = set(names or ()) - every.keys()
@@ -70,12 +72,7 @@ def main(
     json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     for benchmark in done:
         console.print(table(benchmark))
-    console.print(
-        f"{results.made_utc}: {results.cpus} CPUs, {mib(results.memory_bytes)} MiB, kernel {results.kernel}, "
-        f"{', '.join(f'{name} {version}' for name, version in results.versions.items())}; {json}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(f"{recorded(results)} {json}", highlight=False, soft_wrap=True)
 
 
 def table(benchmark: Benchmark) -> Table:

@@ -87,12 +87,9 @@ def renewals(bench: Bench, nodes: int) -> Benchmark:
         cluster.control(lease_budget(1, cluster.renewal_cost))
         time.sleep(IDLE_S)
         idle_mib = _memory_mib(cluster)
-        store = (
-            Snapshots.below(bench.binaries.root) if nodes > SNAPSHOT_NODES else Snapshots(Path(folder), GIB)
-        )
-        if store.find(snapshot_key(cluster, nodes)) is None:
-            bench.say(f"renewals: {nodes:,} nodes registered first")
-            register(cluster, nodes, store)
+        store = _store(bench, nodes, Path(folder))
+        bench.say(f"renewals: {nodes:,} nodes")
+        _registered_once(cluster, store, nodes)
         bench.say("renewals: restored, with nothing of it in the page cache")
         restore_s, fleet = _restored_cold(cluster, store, nodes)
         summary_s = timed(fleet.summary)
@@ -143,16 +140,69 @@ def renewals(bench: Bench, nodes: int) -> Benchmark:
     )
 
 
-def _prepare_s(cluster: EmbeddedCluster, mode: EndpointMode) -> float:
-    service = DaemonSetService(
-        ServiceSpec(name=f"bench-{mode}", endpoints=POD_NODES, mode=mode),
+def endpoints(bench: Bench, nodes: int) -> Benchmark:
+    """A Service's endpoints in slices: of adopted pods, by the real controllers, against slices alone."""
+    with tempfile.TemporaryDirectory(prefix="kn-") as folder, bench.place() as cluster:
+        store = _store(bench, nodes, Path(folder))
+        cluster.serve(MEASURING)
+        budget = lease_budget(nodes, cluster.renewal_cost)
+        bench.say(f"endpoints: {nodes:,} nodes")
+        _registered_once(cluster, store, nodes)
+        restore(cluster, _snapshot(store, cluster, nodes), store)
+        cluster.plan(budget)
+        adopted, direct = (_service(cluster, nodes, mode) for mode in ("adopted", "endpointslices"))
+        try:
+            bench.say(f"endpoints: {nodes:,} adopted pods")
+            pods_s = timed(adopted.prepare)
+            bench.say("endpoints: their slices")
+            slices_s = timed(lambda: (adopted.apply(), adopted.wait_for_endpoints()))
+            adopted.withdraw()
+            bench.say(f"endpoints: {nodes:,} direct endpoints")
+            direct_s = timed(direct.apply)
+            direct.wait_for_endpoints()
+        finally:
+            for service in (adopted, direct):
+                service.close()
+    figures = (
+        Figure(what="pods created, Ready, adopted and counted", unit="s", rounds=(pods_s,)),
+        Figure(what="their slices written by the real controller", unit="s", rounds=(slices_s,)),
+        Figure(what="adopted endpoints Ready and in slices", unit="s", rounds=(pods_s + slices_s,)),
+        Figure(what="direct endpoints written", unit="s", rounds=(direct_s,)),
+    )
+    return Benchmark(
+        name="endpoints",
+        question=f"How long until {nodes:,} endpoints are Ready and in slices?",
+        figures=figures,
+        ratio=(pods_s + slices_s) / direct_s,
+        ratio_of="adopted / direct",
+        aim="at 100,000: adopted below 720 s, direct below 15 s",
+    )
+
+
+def _service(cluster: EmbeddedCluster, endpoints: int, mode: EndpointMode) -> DaemonSetService:
+    return DaemonSetService(
+        ServiceSpec(name=f"bench-{mode}", endpoints=endpoints, mode=mode),
         cluster.endpoint,
         loading_pods=cluster.loading_pods,
     )
+
+
+def _prepare_s(cluster: EmbeddedCluster, mode: EndpointMode) -> float:
+    service = _service(cluster, POD_NODES, mode)
     elapsed_s = timed(service.prepare)
     service.delete()
     service.close()
     return elapsed_s
+
+
+def _store(bench: Bench, nodes: int, folder: Path) -> Snapshots:
+    """Where snapshots of large fleets are kept anyway; small ones are gone with ``folder``."""
+    return Snapshots.below(bench.binaries.root) if nodes > SNAPSHOT_NODES else Snapshots(folder, GIB)
+
+
+def _registered_once(cluster: EmbeddedCluster, store: Snapshots, nodes: int) -> None:
+    if store.find(snapshot_key(cluster, nodes)) is None:
+        register(cluster, nodes, store)
 
 
 def _memory_mib(cluster: EmbeddedCluster) -> Mapping[str, float]:

@@ -8,6 +8,16 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.model import Results
+from framework.units import mib
+
+
+def recorded(results: Results) -> str:
+    """One line: when, where and of what."""
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    return (
+        f"Recorded on {results.made_utc[:10]} with {results.cpus} CPUs, {mib(results.memory_bytes)} MiB, "
+        f"kernel {results.kernel}: {versions}."
+    )
 
 
 def ratios(results: Results) -> str:
@@ -21,4 +31,5 @@ def ratios(results: Results) -> str:
 
 
 if __name__ == "__main__":
-    print(ratios(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Results)))
+    found = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Results)
+    print(f"{recorded(found)}\n\n{ratios(found)}")

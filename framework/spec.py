@@ -24,8 +24,8 @@ some minutes for the slices of each Service."""
 
 EndpointMode = Literal["native", "adopted", "endpointslices"]
 """``native``: real DaemonSet, real controllers, pods made Ready by kwok. ``adopted``: the same, with pods
-created by the framework and adopted by the real controller. ``endpointslices``: slices written by the
-framework, no pods."""
+created and made Ready by the framework and adopted by the real controller. ``endpointslices``: slices written
+by the framework, no pods."""
 
 AskedMode = Literal["auto", "native", "adopted", "endpointslices"]
 """``auto``: the most faithful one that a size affords."""

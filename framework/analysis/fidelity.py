@@ -143,8 +143,8 @@ def _workload_items(facts: RunFacts) -> Iterator[FidelityItem]:
     if facts.endpoint_mode == "adopted":
         yield FidelityItem(
             id="adopted-pods",
-            what="the DaemonSet's pods were created in bulk by the framework and adopted by the real "
-            "controller; they lack the label of the controller's revision",
+            what="the DaemonSet's pods were created in bulk and made Ready by the framework, then adopted by "
+            "the real controller; they lack the label of the controller's revision",
             effect="nothing that a node sees: the real controllers count them and write the EndpointSlices",
         )
     if facts.endpoint_mode == "endpointslices":

@@ -1,7 +1,7 @@
 """Control planes: one face over the embedded one and those to come."""
 
 from framework.cluster.api import ApiEndpoint, ApiError, Bulk, Call, run_bulk
-from framework.cluster.embedded import LOADING, MEASURING, EmbeddedCluster, PodLoading, Tuning
+from framework.cluster.embedded import LOADING, MEASURING, EmbeddedCluster, Tuning
 from framework.cluster.lease_budget import (
     BULK_PARALLELISM,
     LOAD_PARALLELISM,
@@ -23,7 +23,6 @@ __all__ = [
     "Call",
     "EmbeddedCluster",
     "LeaseBudget",
-    "PodLoading",
     "RenewalCost",
     "Tuning",
     "lease_budget",

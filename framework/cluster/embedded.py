@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
@@ -83,14 +83,6 @@ MEASURING: Final = Tuning(
         "kube-controller-manager": {"GOGC": "75"},
     }
 )
-
-
-@dataclass(frozen=True)
-class PodLoading:
-    """How pods are created in bulk: with how many requests under way, and what lets kwok make them Ready."""
-
-    parallelism: int
-    let_kwok_run: Callable[[], None]
 
 
 class EmbeddedCluster:
@@ -189,21 +181,16 @@ class EmbeddedCluster:
         self.stop(*CONTROLLERS)
 
     @contextmanager
-    def loading_pods(self) -> Iterator[PodLoading]:
-        """Without controllers, and without kwok where it has not been started yet, while pods are created.
+    def loading_pods(self) -> Iterator[int]:
+        """Without controllers while pods are created; gives how many requests may be under way.
 
-        They would create pods of their own, and look at each; a kwok that starts when the pods are there
-        finds each when it takes over its node. Afterwards kube-controller-manager runs too, and the rest
-        where it ran before.
+        They would create pods of their own, and look at each. kwok stays if it runs. Afterwards it and
+        kube-controller-manager run, and the rest where it ran before.
         """
         before = self._running
-        kwok_runs = "kwok" in before
         self.stop(*(component for component in CONTROLLERS if component != "kwok"))
         try:
-            yield PodLoading(
-                parallelism=BULK_PARALLELISM if kwok_runs else LOAD_PARALLELISM,
-                let_kwok_run=self.start_kwok,
-            )
+            yield BULK_PARALLELISM if "kwok" in before else LOAD_PARALLELISM
         finally:
             needed = {*before, *STORAGE, "kwok", "kube-controller-manager"}
             self._create(tuple(name for name in (*STORAGE, *CONTROLLERS) if name in needed))

@@ -4,6 +4,7 @@ from framework.workload.manifests import (
     NAMESPACE,
     daemonset_manifest,
     pod_calls,
+    pod_status_calls,
     service_manifest,
     slice_calls,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "Endpoints",
     "daemonset_manifest",
     "pod_calls",
+    "pod_status_calls",
     "service_manifest",
     "slice_calls",
 ]

@@ -5,10 +5,11 @@ real Service, for which the real EndpointSlice controller writes the slices. The
 each endpoint has its node's address and all are distinct. A node affinity on the fakes' index picks exactly
 as many nodes as asked and keeps the DaemonSet off real nodes, whose kubelet has no image for it.
 
-``adopted``: the same DaemonSet, but the framework creates the pods, as the controller would. The controller
-walks all nodes for each 250 pods, 16 pods/s at 95,000 nodes; in bulk it is hundreds. It must not run
-meanwhile, or it would create pods of its own. When it starts again it finds the pods that it wants, with
-itself as their owner, adopts and counts them, and from there on everything is as in ``native``.
+``adopted``: the same DaemonSet, but the framework creates the pods, as the controller would, and makes them
+Ready, as kwok would. The controller walks all nodes for each 250 pods, 16 pods/s at 95,000 nodes; in bulk it
+is hundreds. It must not run meanwhile, or it would create pods of its own. When it starts again it finds the
+pods that it wants, with itself as their owner, adopts and counts them, and from there on everything is as in
+``native``.
 
 ``endpointslices``: a Service without selector and slices written by the framework, 100 endpoints each as the
 real controller would. No pods, seconds instead of minutes; what a node sees is the same kind of object.
@@ -20,13 +21,13 @@ moment at which nodes begin to pay.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from framework.cluster import ApiEndpoint, Bulk, Call, PodLoading, run_bulk
+from framework.cluster import ApiEndpoint, Bulk, run_bulk
 from framework.errors import KilonodeError
 from framework.lazy import LazyModule
 from framework.outcome import Record
@@ -39,6 +40,7 @@ from framework.workload.manifests import (
     daemonset_manifest,
     pod_calls,
     pod_name,
+    pod_status_calls,
     service_manifest,
     slice_calls,
 )
@@ -49,18 +51,14 @@ else:
     kubernetes = LazyModule("kubernetes")
 
 PODS_STALL_S: Final = 120.0
-PODS_STALL_S_PER_ENDPOINT: Final = 0.003
+STALL_S_PER_ENDPOINT: Final = 0.003
 """A controller manager that starts reads all nodes and pods before it counts any: of 100,000 two minutes."""
 PODS_TIMEOUT_S: Final = 3600.0
 ENDPOINTS_TIMEOUT_S: Final = 300.0
 DELETE_TIMEOUT_S: Final = 600.0
 _POLL_S: Final = 0.25
-_POLL_PENDING_S: Final = 1.0
-STALLED_SHARE: Final = 0.01
-LAST_SHARE: Final = 0.1
-"""Fewer pods than the first share of all turned Ready between two counts, and at most the second are left."""
-PODS_COUNTED_PER_S: Final = 5_000
-"""The API server looks through all pods for those that are Pending: of 100,000 each 20 s."""
+ENDPOINTS_READ_PER_S: Final = 20_000
+"""The slices of 100,000 endpoints are read each 5 s."""
 
 
 class Endpoints(Record, frozen=True, kw_only=True):
@@ -92,9 +90,10 @@ class DaemonSetService:
         spec: ServiceSpec,
         endpoint: ApiEndpoint,
         *,
-        loading_pods: Callable[[], AbstractContextManager[PodLoading]],
+        loading_pods: Callable[[], AbstractContextManager[int]],
     ) -> None:
-        """``loading_pods`` surrounds the creation of adopted pods and keeps controllers away meanwhile."""
+        """``loading_pods`` surrounds the creation of adopted pods, keeps controllers away meanwhile, and says
+        how many requests may be under way."""
         self.spec = spec
         self._loading_pods = loading_pods
         self._endpoint = endpoint
@@ -117,9 +116,9 @@ class DaemonSetService:
         if self.spec.mode == "endpointslices":
             return
         if self.spec.mode == "adopted":
-            with self._loading_pods() as loading:
+            with self._loading_pods() as parallelism:
                 self._put_service_account()
-                self._create_pods(self._put_daemonset(), on_done, loading)
+                self._load_pods(self._put_daemonset(), on_done, parallelism)
         else:
             self._put_daemonset()
         self._wait_for_pods(on_done)
@@ -153,8 +152,8 @@ class DaemonSetService:
         return wait_until(
             complete,
             what=f"{self.spec.endpoints} endpoints of {self.full_name}",
-            timeout_s=ENDPOINTS_TIMEOUT_S,
-            interval_s=_POLL_S,
+            timeout_s=ENDPOINTS_TIMEOUT_S + STALL_S_PER_ENDPOINT * self.spec.endpoints,
+            interval_s=max(_POLL_S, self.spec.endpoints / ENDPOINTS_READ_PER_S),
             describe=lambda: str(last),
             remedy="look at kube-controller-manager.log",
         )
@@ -230,61 +229,31 @@ class DaemonSetService:
             if error.status != 409:
                 raise
 
-    def _create_pods(self, daemonset_uid: str, on_done: Callable[[int], object], loading: PodLoading) -> None:
-        async def create(bulk: Bulk) -> None:
-            there = {name async for page in self._pods(bulk) for (name,) in page}
-            missing = [i for i in range(self.spec.endpoints) if pod_name(self.spec, i) not in there]
-            kept = self.spec.endpoints - len(missing)
-            calls = pod_calls(self.spec, daemonset_uid=daemonset_uid, indexes=missing)
-            await bulk.each(calls, lambda done: on_done((kept + done) // 2))
+    def _load_pods(self, daemonset_uid: str, on_done: Callable[[int], object], parallelism: int) -> None:
+        """Create what pods are missing, and make Ready what aren't."""
+        wanted = {pod_name(self.spec, index): index for index in range(self.spec.endpoints)}
 
-        before = self.spec.endpoints
+        async def load(bulk: Bulk) -> None:
+            rows = bulk.rows(PODS_PATH, ("Name", "Status"), selector=f"app={self.spec.workload}")
+            status = {name: status async for page in rows for name, status in page}
+            missing = [index for name, index in wanted.items() if name not in status]
+            unready = [index for name, index in wanted.items() if status.get(name) != "Running"]
+            ready = len(wanted) - len(unready)
+            created = len(wanted) - len(missing)
+            await bulk.each(
+                pod_calls(self.spec, daemonset_uid=daemonset_uid, indexes=missing),
+                lambda done: on_done((ready + created + done) // 2),
+            )
+            await bulk.each(
+                pod_status_calls(self.spec, daemonset_uid=daemonset_uid, indexes=unready),
+                lambda done: on_done((ready + len(wanted) + done) // 2),
+            )
 
-        def ready() -> bool | None:
-            nonlocal before
-            pending = self._pending()
-            on_done(self.spec.endpoints - (len(pending) + 1) // 2)
-            turned = before - len(pending)
-            if (
-                turned < STALLED_SHARE * self.spec.endpoints
-                and len(pending) < LAST_SHARE * self.spec.endpoints
-            ):
-                self._show_again(pending)
-            before = len(pending)
-            return None if pending else True
-
-        run_bulk(create, self._endpoint, parallelism=loading.parallelism)
-        loading.let_kwok_run()
-        wait_until(
-            ready,
-            what="all pods made Ready by kwok",
-            timeout_s=PODS_TIMEOUT_S,
-            interval_s=max(_POLL_PENDING_S, self.spec.endpoints / PODS_COUNTED_PER_S),
-            describe=lambda: f"{before:,} pods are Pending",
-            remedy="look at kwok-controller.log",
-        )
-
-    def _pods(self, bulk: Bulk, *, phase: str | None = None) -> AsyncIterator[list[tuple[str, ...]]]:
-        fields = "" if phase is None else f"status.phase={phase}"
-        return bulk.rows(PODS_PATH, ("Name",), selector=f"app={self.spec.workload}", fields=fields)
-
-    def _pending(self) -> list[str]:
-        async def read(bulk: Bulk) -> list[str]:
-            return [name async for page in self._pods(bulk, phase="Pending") for (name,) in page]
-
-        found: list[str] = run_bulk(read, self._endpoint)
-        return found
-
-    def _show_again(self, pods: list[str]) -> None:
-        """Make kwok look at pods that it passed over: it lists a node's pods when it takes the node over, and
-        ignores them where its own watch has not told it of that yet (kwok 0.8.0)."""
-        patch = msgspec.json.encode({"metadata": {"annotations": {"kilonode.dev/shown": str(time.time())}}})
-        calls = [Call("PATCH", f"{PODS_PATH}/{name}", patch) for name in pods]
-        run_bulk(lambda bulk: bulk.each(calls), self._endpoint)
+        run_bulk(load, self._endpoint, parallelism=parallelism)
 
     def _wait_for_pods(self, on_done: Callable[[int], object]) -> None:
         best = -1
-        stall_s = PODS_STALL_S + PODS_STALL_S_PER_ENDPOINT * self.spec.endpoints
+        stall_s = PODS_STALL_S + STALL_S_PER_ENDPOINT * self.spec.endpoints
         progress_at_s = time.monotonic()
 
         def settled() -> bool | None:

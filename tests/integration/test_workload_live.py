@@ -148,6 +148,32 @@ def test_the_real_controller_counts_adopted_pods_and_neither_creates_nor_deletes
         service.close()
 
 
+def test_adopted_pods_have_the_status_that_kwok_gives_native_ones(
+    fleet: Fleet, cluster: EmbeddedCluster
+) -> None:
+    statuses = []
+    for mode in ("native", "adopted"):
+        service = a_service(cluster, f"web-status-{mode}", 1, mode)
+        try:
+            service.prepare()
+            with cluster.endpoint.client() as client:
+                (pod,) = (
+                    kubernetes.client.CoreV1Api(client)
+                    .list_namespaced_pod(NAMESPACE, label_selector=f"app={service.spec.workload}")
+                    .items
+                )
+        finally:
+            service.delete()
+            service.close()
+        status = pod.status.to_dict()
+        conditions = {c.type: c.status for c in pod.status.conditions if c.type != "PodScheduled"}
+        (container,) = status["container_statuses"]
+        set_alike = ("phase", "host_ip", "host_i_ps", "pod_ip", "pod_i_ps")
+        container["state"] = [state for state, since in container["state"].items() if since]
+        statuses.append(({key: status[key] for key in set_alike}, conditions, container))
+    assert statuses[0] == statuses[1]
+
+
 @pytest.mark.parametrize("mode", ["native", "adopted"])
 def test_another_number_of_endpoints_keeps_the_pods_that_stay(
     fleet: Fleet, cluster: EmbeddedCluster, mode: EndpointMode

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from benchmarks.model import Benchmark, Figure, Results
-from benchmarks.pages import ratios
+from benchmarks.pages import ratios, recorded
 from benchmarks.scaling import COMPONENTS, RENEWING, tables, unit_costs
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def figure(what: str, *rounds: float, unit: str = "") -> Figure:
@@ -59,3 +64,22 @@ def test_ratios_stand_beside_their_aims() -> None:
     text = ratios(some_results())
     assert "| `renewals` |" in text
     assert "| 0.10 | x / y | less |" in text
+
+
+class TestPages:
+    """The pages show what was recorded, and nothing else."""
+
+    recorded = msgspec.json.decode((DOCS / "benchmarks.json").read_bytes(), type=Results)
+
+    def test_the_ratios(self) -> None:
+        page = (DOCS / "benchmarks.md").read_text()
+        assert ratios(self.recorded) in page
+        assert recorded(self.recorded) in page
+        assert {found.name for found in self.recorded.benchmarks} == set(
+            re.findall(r"^\| `(\w+)` \| [a-z]", page, re.M)
+        )
+
+    def test_what_production_needs(self) -> None:
+        page = (DOCS / "scaling.md").read_text()
+        assert tables(unit_costs(self.recorded)) in page
+        assert recorded(self.recorded) in page

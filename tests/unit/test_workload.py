@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from framework.fleet import INDEX_LABEL, node_address, node_name
 from framework.spec import EndpointMode, ServiceSpec
-from framework.workload import NAMESPACE, daemonset_manifest, pod_calls, service_manifest, slice_calls
+from framework.workload import (
+    NAMESPACE,
+    daemonset_manifest,
+    pod_calls,
+    pod_status_calls,
+    service_manifest,
+    slice_calls,
+)
 
 
 def a_service(endpoints: int, mode: EndpointMode = "endpointslices", **changes: Any) -> ServiceSpec:
@@ -120,6 +127,15 @@ class TestDaemonSet:
             affinity = pod["spec"]["affinity"]["nodeAffinity"]
             (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
             assert [field["values"] for field in term["matchFields"]] == [[pod["spec"]["nodeName"]]]
+
+    def test_adopted_pods_are_made_ready_where_their_node_is(self) -> None:
+        (call,) = pod_status_calls(a_service(5, "adopted"), daemonset_uid="u-1", indexes=[3])
+        (created,) = pod_calls(a_service(5, "adopted"), daemonset_uid="u-1", indexes=[3])
+        pod, before = (msgspec.json.decode(each.body or b"") for each in (call, created))
+        assert (call.method, call.path) == ("PUT", f"{created.path}/{pod['metadata']['name']}/status")
+        assert pod["metadata"] == before["metadata"]
+        assert pod["status"]["podIP"] == pod["status"]["hostIP"] == node_address(3)
+        assert {(c["type"], c["status"]) for c in pod["status"]["conditions"]} >= {("Ready", "True")}
 
     def test_a_changed_size_does_not_replace_pods(self) -> None:
         assert daemonset_manifest(a_service(5, "native"))["spec"]["updateStrategy"] == {"type": "OnDelete"}
