@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.model import Bench, Benchmark, Figure, timed
+from benchmarks.model import COMPONENTS, Bench, Benchmark, Figure, timed
 from framework.cluster import MEASURING, EmbeddedCluster, lease_budget
 from framework.fleet import (
     Fleet,
@@ -28,7 +28,6 @@ SNAPSHOT_NODES = 20_000
 POD_NODES = 5_000
 GRACE_PERIODS_WATCHED = 1.5
 IDLE_S = 20.0
-COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 
 
 def snapshots(bench: Bench) -> Benchmark:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.model import Bench, Benchmark, Figure
+from framework import process
 from framework.lab import Lab, LabSettings
 from framework.measurement import RealNode
 from framework.report import PhaseName, RunFolder
@@ -28,6 +29,7 @@ class _Quiet:
 def observing(bench: Bench) -> Benchmark:
     """CPU and memory of the framework's process while it watches a node in sync."""
     shares: list[float] = []
+    memory_mib: list[float] = []
     with tempfile.TemporaryDirectory(prefix="kn-") as folder:
         settings = LabSettings(max_nodes=100, cluster="embedded", mode="endpointslices", keep=False)
         run = RunFolder.create(Path(folder), command=["benchmarks"])
@@ -41,15 +43,15 @@ def observing(bench: Bench) -> Benchmark:
                 begin_s, cpu_s = time.monotonic(), time.process_time()
                 time.sleep(OBSERVED_S)
                 shares.append((time.process_time() - cpu_s) / (time.monotonic() - begin_s))
+                memory_mib.append(process.memory_bytes_of(os.getpid()) / MIB)
             node.stop()
         finally:
             lab.close()
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
     figures = (
         Figure(
             what="CPU while observing", unit="% of one core", rounds=tuple(100 * share for share in shares)
         ),
-        Figure(what="memory of the process, peak", unit="MiB", rounds=(peak_mib,)),
+        Figure(what="memory of the process", unit="MiB", rounds=tuple(memory_mib)),
     )
     return Benchmark(
         name="observing",

@@ -15,6 +15,7 @@ from framework.ledger import Ledger
 from framework.outcome import Record
 
 FORMAT: Final = 1
+COMPONENTS: Final = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler", "kwok")
 
 
 class Figure(Record, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.model import Benchmark, Results
+from benchmarks.model import COMPONENTS, Benchmark, Results
 from framework.cluster.lease_budget import (
     PRODUCTION_LEASE_S,
     RENEWAL_SHARE,
@@ -23,7 +23,6 @@ from framework.cluster.lease_budget import (
 from framework.outcome import Record
 from framework.units import GIB, MIB
 
-COMPONENTS = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler", "kwok")
 RENEWING = ("kube-apiserver", "etcd", "kube-controller-manager", "kwok")
 FLEETS = (100_000, 1_000_000)
 INTERVAL_S = PRODUCTION_LEASE_S / RENEWALS_PER_LEASE

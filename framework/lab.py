@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal, TypeVar
@@ -276,7 +275,7 @@ class Lab:
     def _keep_control_plane_logs(self) -> None:
         """Also those of a control plane that never came up."""
         for logs in EmbeddedCluster.logs_below(self.ledger.folder):
-            shutil.copytree(logs, self.run_folder.path / "control-plane", dirs_exist_ok=True)
+            self.run_folder.keep_logs(logs)
 
 
 def _distribution() -> str:

@@ -302,8 +302,17 @@ class EmbeddedCluster:
                 )
         if self._pids(component):
             raise TimeLimitError(f"{component} did not end", remedy="see `ps -o stat,wchan`")
-        (self._workdir / "pids" / f"{component_name(component)}.pid").unlink(missing_ok=True)
+        name = component_name(component)
+        (self._workdir / "pids" / f"{name}.pid").unlink(missing_ok=True)
+        self._put_log_aside(name)
         self._running = tuple(running for running in self._running if running != component)
+
+    def _put_log_aside(self, name: str) -> None:
+        """Started again, a component would write over it."""
+        log = self.logs / f"{name}.log"
+        if log.exists():
+            number = len(list(self.logs.glob(f"{name}.*.log"))) + 1
+            log.rename(self.logs / f"{name}.{number}.log")
 
     @contextmanager
     def controllers_paused(self) -> Iterator[None]:

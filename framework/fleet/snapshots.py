@@ -149,11 +149,6 @@ class Draft:
     def data(self) -> Path:
         return self.folder / ETCD
 
-    @property
-    def resumed(self) -> bool:
-        """Whether an interrupted registration left something to go on from."""
-        return any(self.data.rglob("db"))
-
 
 @dataclass(frozen=True)
 class Snapshots:

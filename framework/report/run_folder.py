@@ -4,6 +4,7 @@
       latest -> 20251115T101500Z-1a2b3c
       20251115T101500Z-1a2b3c/
         session.json
+        control-plane/     the ends of its components' logs
         scenarios-test_ladder.py-test_daemonset-10k-1.35.0/
           result.json      what was asked, the outcome and the verdict: for reading
           evidence.json    every record and sample: for programs
@@ -31,6 +32,7 @@ import msgspec
 
 from framework.errors import BadInputError, KilonodeError
 from framework.outcome import Evidence, Record, RunResult
+from framework.units import MIB
 
 FORMAT: Final = 1
 """Version of the files of a run folder; raised by every change that older readers can't read."""
@@ -38,6 +40,9 @@ LATEST: Final = "latest"
 SESSION_FILE: Final = "session.json"
 RESULT_FILE: Final = "result.json"
 EVIDENCE_FILE: Final = "evidence.json"
+CONTROL_PLANE: Final = "control-plane"
+LOG_BYTES_MAX: Final = 4 * MIB
+"""kube-controller-manager can write 40 MB about the events of 100,000 nodes."""
 SLUG_CHARS_MAX: Final = 120
 MEASUREMENTS_OF_ONE_TEST_MAX: Final = 10_000
 _NOT_SLUG: Final = re.compile(r"[^A-Za-z0-9._]+", re.ASCII)
@@ -118,6 +123,15 @@ class RunFolder:
         measurement.logs.mkdir()
         measurement.write(result)
         return measurement
+
+    def keep_logs(self, logs: Path) -> None:
+        """Keep the control plane's logs, of each file the last ``LOG_BYTES_MAX``."""
+        kept = self.path / CONTROL_PLANE
+        kept.mkdir(exist_ok=True)
+        for log in logs.glob("*.log"):
+            with log.open("rb") as file:
+                file.seek(max(0, log.stat().st_size - LOG_BYTES_MAX))
+                (kept / log.name).write_bytes(file.read(LOG_BYTES_MAX))
 
     def end(self) -> None:
         """Note that the session came to its end."""

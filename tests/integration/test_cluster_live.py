@@ -145,6 +145,16 @@ def test_the_budget_reaches_kwok_and_the_node_controller(cluster: EmbeddedCluste
     assert "--manage-all-nodes=false" in commands["kwok-controller"]
 
 
+def test_a_component_that_starts_again_keeps_the_log_of_before(cluster: EmbeddedCluster) -> None:
+    log = cluster.logs / "kube-controller-manager.log"
+    first_line = log.read_text().splitlines()[0]
+    with cluster.loading_pods():
+        pass
+    aside = [path.read_text() for path in cluster.logs.glob("kube-controller-manager.*.log")]
+    assert [text.splitlines()[0] for text in aside].count(first_line) == 1
+    assert log.read_text().splitlines()[0] != first_line
+
+
 def test_two_clusters_live_side_by_side(
     cluster: EmbeddedCluster, live_state: Path, binaries: Binaries
 ) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.model import Benchmark, Figure, Results
+from benchmarks.model import COMPONENTS, Benchmark, Figure, Results
 from benchmarks.pages import ratios, recorded
-from benchmarks.scaling import COMPONENTS, RENEWING, tables, unit_costs
+from benchmarks.scaling import RENEWING, tables, unit_costs
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -87,6 +87,16 @@ class TestSession:
             RunFolder.create(tmp_path, command=["pytest"])
         assert (tmp_path / "latest").is_dir()
 
+    def test_keeps_the_ends_of_the_control_planes_logs(
+        self, folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("framework.report.run_folder.LOG_BYTES_MAX", 5)
+        (tmp_path / "etcd.log").write_text("started, ended")
+        (tmp_path / "etcd.1.log").write_text("gone")
+        folder.keep_logs(tmp_path)
+        kept = {path.name: path.read_text() for path in (folder.path / "control-plane").iterdir()}
+        assert kept == {"etcd.log": "ended", "etcd.1.log": "gone"}
+
 
 class TestMeasurement:
     def test_is_readable_from_its_start(self, folder: RunFolder) -> None:
