@@ -22,6 +22,7 @@ from benchmarks.model import FORMAT, Bench, Benchmark, Results
 from benchmarks.pages import recorded
 from framework import guard, ledger, preflight
 from framework.binaries import Binaries
+from framework.signals import ended_as_by_ctrl_c
 from framework.units import parse_count
 
 
@@ -58,7 +59,8 @@ def main(
     unknown = set(names or ()) - every.keys()
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: give some of {', '.join(every)}")
-    done = tuple(every[name](bench) for name in names or every)
+    with ended_as_by_ctrl_c():
+        done = tuple(every[name](bench) for name in names or every)
     results = Results(
         format=FORMAT,
         made_utc=datetime.now(UTC).isoformat(timespec="seconds"),

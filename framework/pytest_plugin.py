@@ -10,10 +10,9 @@ from __future__ import annotations
 import io
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO, get_args
@@ -28,13 +27,13 @@ from framework.measurement import RealNode
 from framework.outcome import RunResult
 from framework.preflight import require_machine
 from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
+from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
 from framework.spec import AskedMode, RealNodeSpec, TextAccount, require_count, require_version
 from framework.units import parse_bytes, parse_count
 from framework.workload import DaemonSetService
 
 DEFAULT_MAX_NODES: Final = "10k"
 CI_COLUMNS: Final = 80
-_DEADLY_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -197,26 +196,8 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     if hasattr(pytestconfig, "workerinput"):
         pytest.fail("kilonode doesn't measure under xdist: workers would share the machine", pytrace=False)
     require_machine()
-    with _ended_as_by_ctrl_c():
+    with ended_as_by_ctrl_c():
         yield from _lab(pytestconfig)
-
-
-@contextmanager
-def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM (a CI job that is cancelled) and SIGHUP (a closed terminal) end the session as Ctrl-C does.
-
-    By default they end the process at once, and everything would be left behind. Where somebody ignores one
-    (nohup) or handles it, that stays.
-    """
-    before = {signum: signal.getsignal(signum) for signum in _DEADLY_SIGNALS}
-    for signum, handler in before.items():
-        if handler is signal.SIG_DFL:
-            signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
@@ -231,8 +212,7 @@ def _lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     try:
         yield state.lab
     finally:
-        for signum in _DEADLY_SIGNALS:
-            signal.signal(signum, signal.SIG_IGN)
+        ignore_deadly_signals()
         left = state.lab.close()
         run_folder.end()
     if left:
