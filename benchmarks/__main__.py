@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks import fleets, harness, registration
 from benchmarks.model import FORMAT, Bench, Benchmark, Results
-from benchmarks.pages import recorded
+from benchmarks.pages import recorded, rounds
 from framework import guard, ledger, preflight
 from framework.binaries import Binaries
 from framework.signals import ended_as_by_ctrl_c
@@ -29,7 +29,9 @@ from framework.units import parse_count
 def main(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these.")] = None,
     nodes: Annotated[str, typer.Option(help="Fleet of the benchmarks `endpoints` and `renewals`.")] = "10k",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each benchmark; medians are compared.")] = 3,
+    rounds_: Annotated[
+        int, typer.Option("--rounds", min=1, help="Rounds of each benchmark; medians are compared.")
+    ] = 3,
     json: Annotated[Path, typer.Option(help="Where to write the figures.")] = Path("runs/benchmarks.json"),
 ) -> None:
     """Measure the harness: ratios of figures that were taken in this run.
@@ -44,7 +46,7 @@ def main(
     begin_s = time.monotonic()
     bench = Bench(
         binaries=binaries,
-        rounds=rounds,
+        rounds=rounds_,
         say=lambda text: console.print(f"{time.monotonic() - begin_s:6.0f} s  {text}", highlight=False),
     )
     every: dict[str, Callable[[Bench], Benchmark]] = {
@@ -79,14 +81,12 @@ def main(
 
 def table(benchmark: Benchmark) -> Table:
     """One benchmark for people."""
-    ratio = "-" if benchmark.ratio is None else f"{benchmark.ratio:.3g}"
-    caption = f"{benchmark.ratio_of}: {ratio} (aim: {benchmark.aim})"
+    caption = f"{benchmark.ratio_of}: {benchmark.ratio:.3g} (aim: {benchmark.aim})"
     shown = Table(box=box.ASCII, title=benchmark.question, caption=caption, title_justify="left")
     for header in ("", "median", "unit", "rounds"):
         shown.add_column(header, justify="right" if header == "median" else "left")
     for figure in benchmark.figures:
-        rounds = " ".join(f"{value:,.4g}" for value in figure.rounds) if len(figure.rounds) > 1 else ""
-        shown.add_row(figure.what, f"{figure.median:,.4g}", figure.unit, rounds)
+        shown.add_row(figure.what, f"{figure.median:,.4g}", figure.unit, rounds(figure))
     return shown
 
 

@@ -36,7 +36,7 @@ class Benchmark(Record, frozen=True, kw_only=True):
     name: str
     question: str
     figures: tuple[Figure, ...]
-    ratio: float | None
+    ratio: float
     ratio_of: str
     aim: str
 

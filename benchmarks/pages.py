@@ -1,4 +1,4 @@
-"""A run's ratios as a Markdown table: ``python -m benchmarks.pages runs/benchmarks.json``."""
+"""A run's figures as Markdown: ``python -m benchmarks.pages runs/benchmarks.json``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.model import Results
+from benchmarks.model import Benchmark, Figure, Results
 from framework.units import mib
 
 
@@ -21,15 +21,35 @@ def recorded(results: Results) -> str:
 
 
 def ratios(results: Results) -> str:
-    """Markdown: what was asked, the figures, and the ratio beside its aim."""
-    lines = ["| benchmark | figures (medians) | ratio | of | aim |", "|---|---|---|---|---|"]
-    for found in results.benchmarks:
-        shown = "; ".join(f"{figure.what}: {figure.median:,.4g} {figure.unit}" for figure in found.figures)
-        ratio = "-" if found.ratio is None else f"{found.ratio:.2f}"
-        lines.append(f"| `{found.name}` | {shown.strip()} | {ratio} | {found.ratio_of} | {found.aim} |")
+    """Markdown: each benchmark's ratio beside its aim."""
+    lines = ["| benchmark | ratio | of | aim |", "|---|---|---|---|"]
+    lines += [
+        f"| `{found.name}` | {found.ratio:.3g} | {found.ratio_of} | {found.aim} |"
+        for found in results.benchmarks
+    ]
     return "\n".join(lines)
+
+
+def figures(benchmark: Benchmark) -> str:
+    """Markdown: what was asked, and each figure's median and rounds."""
+    lines = [
+        f"**`{benchmark.name}`: {benchmark.question}**",
+        "",
+        "| figure | median | unit | rounds |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {figure.what} | {figure.median:,.4g} | {figure.unit} | {rounds(figure)} |"
+        for figure in benchmark.figures
+    ]
+    return "\n".join(lines)
+
+
+def rounds(figure: Figure) -> str:
+    """Each round's value; empty where there was one."""
+    return " ".join(f"{value:,.4g}" for value in figure.rounds) if len(figure.rounds) > 1 else ""
 
 
 if __name__ == "__main__":
     found = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Results)
-    print(f"{recorded(found)}\n\n{ratios(found)}")
+    print("\n\n".join([recorded(found), ratios(found), *map(figures, found.benchmarks)]))

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from benchmarks.model import COMPONENTS, Benchmark, Figure, Results
-from benchmarks.pages import ratios, recorded
+from benchmarks.pages import figures, ratios, recorded
 from benchmarks.scaling import RENEWING, tables, unit_costs
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -20,12 +20,12 @@ def figure(what: str, *rounds: float, unit: str = "") -> Figure:
 
 
 def some_results() -> Results:
-    figures = [figure("fake nodes", 1000), figure("etcd: database as saved", 2)]
-    figures += [figure(f"{name}: CPU per renewal", 1.0) for name in RENEWING]
-    figures += [figure(f"{name}: memory", 150) for name in COMPONENTS]
-    figures += [figure(f"{name}: memory without fakes", 50) for name in COMPONENTS]
+    found = [figure("fake nodes", 1000), figure("etcd: database as saved", 2)]
+    found += [figure(f"{name}: CPU per renewal", 1.0) for name in RENEWING]
+    found += [figure(f"{name}: memory", 150) for name in COMPONENTS]
+    found += [figure(f"{name}: memory without fakes", 50) for name in COMPONENTS]
     renewals = Benchmark(
-        name="renewals", question="?", figures=tuple(figures), ratio=0.1, ratio_of="x / y", aim="less"
+        name="renewals", question="?", figures=tuple(found), ratio=0.1, ratio_of="x / y", aim="less"
     )
     return Results(
         format=1,
@@ -61,9 +61,19 @@ def test_results_without_the_benchmark_are_refused() -> None:
 
 
 def test_ratios_stand_beside_their_aims() -> None:
-    text = ratios(some_results())
-    assert "| `renewals` |" in text
-    assert "| 0.10 | x / y | less |" in text
+    assert "| `renewals` | 0.1 | x / y | less |" in ratios(some_results())
+
+
+def test_figures_are_medians_beside_their_rounds() -> None:
+    some = Benchmark(
+        name="pods",
+        question="Fast?",
+        figures=(figure("native", 3, 1.5, 2, unit="s"), figure("once", 1234)),
+        ratio=1,
+        ratio_of="x / y",
+        aim="more",
+    )
+    assert figures(some).splitlines()[4:] == ["| native | 2 | s | 3 1.5 2 |", "| once | 1,234 |  |  |"]
 
 
 class TestPages:
@@ -73,6 +83,8 @@ class TestPages:
 
     def test_the_ratios(self) -> None:
         page = (DOCS / "benchmarks.md").read_text()
+        for found in self.recorded.benchmarks:
+            assert figures(found) in page
         assert ratios(self.recorded) in page
         assert recorded(self.recorded) in page
         assert {found.name for found in self.recorded.benchmarks} == set(
