@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks import fleets, harness, registration
 from benchmarks.model import FORMAT, Bench, Benchmark, Results
-from benchmarks.pages import recorded, rounds
+from benchmarks.pages import number, recorded, rounds
 from framework import guard, ledger, preflight
 from framework.binaries import Binaries
 from framework.signals import ended_as_by_ctrl_c
@@ -86,7 +86,7 @@ def table(benchmark: Benchmark) -> Table:
     for header in ("", "median", "unit", "rounds"):
         shown.add_column(header, justify="right" if header == "median" else "left")
     for figure in benchmark.figures:
-        shown.add_row(figure.what, f"{figure.median:,.4g}", figure.unit, rounds(figure))
+        shown.add_row(figure.what, number(figure.median), figure.unit, rounds(figure))
     return shown
 
 

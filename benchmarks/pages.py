@@ -39,7 +39,7 @@ def figures(benchmark: Benchmark) -> str:
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {figure.what} | {figure.median:,.4g} | {figure.unit} | {rounds(figure)} |"
+        f"| {figure.what} | {number(figure.median)} | {figure.unit} | {rounds(figure)} |"
         for figure in benchmark.figures
     ]
     return "\n".join(lines)
@@ -47,7 +47,12 @@ def figures(benchmark: Benchmark) -> str:
 
 def rounds(figure: Figure) -> str:
     """Each round's value; empty where there was one."""
-    return " ".join(f"{value:,.4g}" for value in figure.rounds) if len(figure.rounds) > 1 else ""
+    return " ".join(map(number, figure.rounds)) if len(figure.rounds) > 1 else ""
+
+
+def number(value: float) -> str:
+    """Four significant digits, and every digit before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 if __name__ == "__main__":

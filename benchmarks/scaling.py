@@ -23,16 +23,16 @@ from framework.cluster.lease_budget import (
 from framework.outcome import Record
 from framework.units import GIB, MIB
 
-RENEWING = ("kube-apiserver", "etcd", "kube-controller-manager", "kwok")
 FLEETS = (100_000, 1_000_000)
 INTERVAL_S = PRODUCTION_LEASE_S / RENEWALS_PER_LEASE
 
 
 class UnitCosts(Record, frozen=True, kw_only=True):
-    """What one fake node costs. CPU is for one renewal of its lease, memory by component."""
+    """What one fake node costs, by component: CPU time for one renewal of its lease, cores beside that."""
 
     nodes: int
     cpu_s: dict[str, float]
+    cores: dict[str, float]
     memory_bytes: dict[str, float]
     idle_bytes: dict[str, float]
     database_bytes: float
@@ -51,7 +51,8 @@ def unit_costs(results: Results) -> UnitCosts:
     idle = {name: _median(renewals, f"{name}: memory without fakes") * MIB for name in COMPONENTS}
     return UnitCosts(
         nodes=nodes,
-        cpu_s={name: _median(renewals, f"{name}: CPU per renewal") / 1000 for name in RENEWING},
+        cpu_s={name: _median(renewals, f"{name}: CPU per renewal") / 1000 for name in COMPONENTS},
+        cores={name: _median(renewals, f"{name}: CPU without renewals") / 100 / nodes for name in COMPONENTS},
         memory_bytes={name: (memory[name] - idle[name]) / nodes for name in COMPONENTS},
         idle_bytes=idle,
         database_bytes=_median(renewals, "etcd: database as saved") * MIB / nodes,
@@ -66,13 +67,15 @@ def tables(costs: UnitCosts) -> str:
 
 def _unit_table(costs: UnitCosts) -> str:
     rows = [
-        f"| {name} | {_ms(costs.cpu_s.get(name))} | {costs.memory_bytes[name] / 1000:.1f} kB | "
+        f"| {name} | {_ms(costs.cpu_s[name])} | {_us(costs.cores[name])} | "
+        f"{costs.memory_bytes[name] / 1000:.1f} kB | "
         f"{costs.idle_bytes[name] / MIB:.0f} MiB |"
         for name in COMPONENTS
     ]
     head = [
-        "| component | CPU for one renewal | memory for one node with its lease | memory without fakes |",
-        "|---|---|---|---|",
+        "| component | CPU for one renewal | CPU for one node beside that | "
+        "memory for one node with its lease | memory without fakes |",
+        "|---|---|---|---|---|",
     ]
     return "\n".join([*head, *rows])
 
@@ -87,9 +90,9 @@ def _needs(costs: UnitCosts, nodes: int) -> str:
         "|---|---|---|",
     ]
     for name in COMPONENTS:
-        cpu = costs.cpu_s.get(name)
         cores = (
-            "-" if cpu is None else f"{writes_per_s:,.0f}/s x {_ms(cpu)} = {writes_per_s * cpu:,.1f} cores"
+            f"{writes_per_s:,.0f}/s x {_ms(costs.cpu_s[name])} + {nodes:,} x {_us(costs.cores[name])} = "
+            f"{writes_per_s * costs.cpu_s[name] + nodes * costs.cores[name]:,.1f} cores"
         )
         memory_bytes = costs.idle_bytes[name] + nodes * costs.memory_bytes[name]
         lines.append(
@@ -129,8 +132,13 @@ def _median(benchmark: Benchmark, what: str) -> float:
     return figure.median
 
 
-def _ms(cpu_s: float | None) -> str:
-    return "-" if cpu_s is None else f"{1000 * cpu_s:.2f} ms"
+def _ms(cpu_s: float) -> str:
+    return f"{1000 * cpu_s:.2f} ms"
+
+
+def _us(cores: float) -> str:
+    """Cores as CPU time for each second."""
+    return f"{1e6 * cores:.1f} us/s"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.model import COMPONENTS, Benchmark, Figure, Results
 from benchmarks.pages import figures, ratios, recorded
-from benchmarks.scaling import RENEWING, tables, unit_costs
+from benchmarks.scaling import tables, unit_costs
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -21,7 +21,8 @@ def figure(what: str, *rounds: float, unit: str = "") -> Figure:
 
 def some_results() -> Results:
     found = [figure("fake nodes", 1000), figure("etcd: database as saved", 2)]
-    found += [figure(f"{name}: CPU per renewal", 1.0) for name in RENEWING]
+    found += [figure(f"{name}: CPU per renewal", 1.0) for name in COMPONENTS]
+    found += [figure(f"{name}: CPU without renewals", 5.0) for name in COMPONENTS]
     found += [figure(f"{name}: memory", 150) for name in COMPONENTS]
     found += [figure(f"{name}: memory without fakes", 50) for name in COMPONENTS]
     renewals = Benchmark(
@@ -40,7 +41,8 @@ def some_results() -> Results:
 
 def test_unit_costs_are_what_one_node_adds() -> None:
     costs = unit_costs(some_results())
-    assert costs.cpu_s == dict.fromkeys(RENEWING, 0.001)
+    assert costs.cpu_s == dict.fromkeys(COMPONENTS, 0.001)
+    assert costs.cores["etcd"] == pytest.approx(0.05 / 1000)
     assert costs.memory_bytes["etcd"] == pytest.approx(100 * 1024**2 / 1000)
     assert costs.database_bytes == pytest.approx(2 * 1024**2 / 1000)
     assert costs.renewal_cost.cpu_s == pytest.approx(0.002)
@@ -49,7 +51,7 @@ def test_unit_costs_are_what_one_node_adds() -> None:
 def test_what_production_needs_is_multiplied_out() -> None:
     text = tables(unit_costs(some_results()))
     assert "100,000 / 10 s = **10,000 writes/s**" in text
-    assert "10,000/s x 1.00 ms = 10.0 cores" in text
+    assert "10,000/s x 1.00 ms + 100,000 x 50.0 us/s = 15.0 cores" in text
     assert "1,000,000 / 10 s = **100,000 writes/s**" in text
     assert "50 MiB + 100,000 x 104.9 kB = 9.8 GiB" in text
     assert "| 1,000 | 40 s | 10 s | 50 s | 100 | 15% |" in text

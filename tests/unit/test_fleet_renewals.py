@@ -44,9 +44,21 @@ def test_a_lease_without_any_renewal_is_late_by_all_that_was_watched() -> None:
     assert report.late_s_max == pytest.approx(30)
 
 
+def test_waves_show_in_the_busiest_minute_and_not_in_the_lateness() -> None:
+    budget = lease_budget(1200, RenewalCost(cpu_s=0.1, cpus=2))
+    assert budget.interval_s > 120
+    waves = [(node, turn * budget.interval_s + node / 20) for turn in range(2) for node in range(1200)]
+    report = judged(*waves, budget=budget, watched_s=2 * budget.interval_s)
+    assert report.late_s_max == pytest.approx(0, abs=1e-6)
+    assert report.per_s_busiest == pytest.approx(20)
+    assert report.per_s < report.per_s_busiest
+    assert report.gap_s_mean == pytest.approx(budget.interval_s)
+
+
 def test_nothing_seen_at_all() -> None:
     report = judged()
-    assert (report.renewals, report.unrenewed, report.per_s) == (0, 4, 0)
+    assert (report.renewals, report.unrenewed, report.per_s, report.per_s_busiest) == (0, 4, 0, 0)
+    assert report.gap_s_mean is None
     assert report.late_s_p50 == pytest.approx(30)
 
 
