@@ -81,7 +81,7 @@ def main(
 
 def table(benchmark: Benchmark) -> Table:
     """One benchmark for people."""
-    caption = f"{benchmark.ratio_of}: {benchmark.ratio:.3g} (aim: {benchmark.aim})"
+    caption = f"{benchmark.ratio_of}: {benchmark.ratio:#.3g} (aim: {benchmark.aim})"
     shown = Table(box=box.ASCII, title=benchmark.question, caption=caption, title_justify="left")
     for header in ("", "median", "unit", "rounds"):
         shown.add_column(header, justify="right" if header == "median" else "left")

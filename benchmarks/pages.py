@@ -24,7 +24,7 @@ def ratios(results: Results) -> str:
     """Markdown: each benchmark's ratio beside its aim."""
     lines = ["| benchmark | ratio | of | aim |", "|---|---|---|---|"]
     lines += [
-        f"| `{found.name}` | {found.ratio:.3g} | {found.ratio_of} | {found.aim} |"
+        f"| `{found.name}` | {found.ratio:#.3g} | {found.ratio_of} | {found.aim} |"
         for found in results.benchmarks
     ]
     return "\n".join(lines)

@@ -90,10 +90,13 @@ def _needs(costs: UnitCosts, nodes: int) -> str:
         "|---|---|---|",
     ]
     for name in COMPONENTS:
-        cores = (
-            f"{writes_per_s:,.0f}/s x {_ms(costs.cpu_s[name])} + {nodes:,} x {_us(costs.cores[name])} = "
-            f"{writes_per_s * costs.cpu_s[name] + nodes * costs.cores[name]:,.1f} cores"
-        )
+        terms = []
+        if costs.cpu_s[name]:
+            terms.append(f"{writes_per_s:,.0f}/s x {_ms(costs.cpu_s[name])}")
+        if costs.cores[name]:
+            terms.append(f"{nodes:,} x {_us(costs.cores[name])}")
+        total = writes_per_s * costs.cpu_s[name] + nodes * costs.cores[name]
+        cores = f"{' + '.join(terms)} = {total:,.1f} cores"
         memory_bytes = costs.idle_bytes[name] + nodes * costs.memory_bytes[name]
         lines.append(
             f"| {name} | {cores} | {costs.idle_bytes[name] / MIB:.0f} MiB + {nodes:,} x "
@@ -133,12 +136,13 @@ def _median(benchmark: Benchmark, what: str) -> float:
 
 
 def _ms(cpu_s: float) -> str:
-    return f"{1000 * cpu_s:.2f} ms"
+    """``not seen`` where the component used no more than without renewals."""
+    return "not seen" if cpu_s == 0 else f"{1000 * cpu_s:.2f} ms"
 
 
 def _us(cores: float) -> str:
     """Cores as CPU time for each second."""
-    return f"{1e6 * cores:.1f} us/s"
+    return f"{1e6 * cores:.2f} us/s" if cores else "not seen"
 
 
 if __name__ == "__main__":
