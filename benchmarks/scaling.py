@@ -7,6 +7,7 @@ prints what production's leases need for 100,000 and a million nodes, with the a
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -28,7 +29,10 @@ INTERVAL_S = PRODUCTION_LEASE_S / RENEWALS_PER_LEASE
 
 
 class UnitCosts(Record, frozen=True, kw_only=True):
-    """What one fake node costs, by component: CPU time for one renewal of its lease, cores beside that."""
+    """What one fake node costs, by component: CPU time for one renewal of its lease, cores beside that.
+
+    ``kwok_per_s_seen`` is the most renewals that one kwok was seen to carry over a minute.
+    """
 
     nodes: int
     cpu_s: dict[str, float]
@@ -36,6 +40,7 @@ class UnitCosts(Record, frozen=True, kw_only=True):
     memory_bytes: dict[str, float]
     idle_bytes: dict[str, float]
     database_bytes: float
+    kwok_per_s_seen: float
     cpus: int
 
     @property
@@ -56,6 +61,7 @@ def unit_costs(results: Results) -> UnitCosts:
         memory_bytes={name: (memory[name] - idle[name]) / nodes for name in COMPONENTS},
         idle_bytes=idle,
         database_bytes=_median(renewals, "etcd: database as saved") * MIB / nodes,
+        kwok_per_s_seen=_median(renewals, "renewals in the busiest minute"),
         cpus=results.cpus,
     )
 
@@ -107,6 +113,10 @@ def _needs(costs: UnitCosts, nodes: int) -> str:
         "",
         f"etcd's database, before any history: {nodes:,} x {costs.database_bytes / 1000:.1f} kB = "
         f"{database / GIB:.2f} GiB; its history grows by {writes_per_s:,.0f} revisions/s until compacted.",
+        "",
+        f"kwok instances: {writes_per_s:,.0f}/s / {costs.kwok_per_s_seen:,.0f}/s = "
+        f"{math.ceil(writes_per_s / costs.kwok_per_s_seen)}, if none carries more than one did here beside "
+        "everything else.",
     ]
     return "\n".join(lines)
 

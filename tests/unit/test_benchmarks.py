@@ -21,6 +21,7 @@ def figure(what: str, *rounds: float, unit: str = "") -> Figure:
 
 def some_results() -> Results:
     found = [figure("fake nodes", 1000), figure("etcd: database as saved", 2)]
+    found += [figure("renewals in the busiest minute", 300, unit="1/s")]
     found += [figure(f"{name}: CPU per renewal", 1.0) for name in COMPONENTS]
     found += [figure(f"{name}: CPU without renewals", 5.0) for name in COMPONENTS]
     found += [figure(f"{name}: memory", 150) for name in COMPONENTS]
@@ -52,6 +53,7 @@ def test_what_production_needs_is_multiplied_out() -> None:
     text = tables(unit_costs(some_results()))
     assert "100,000 / 10 s = **10,000 writes/s**" in text
     assert "10,000/s x 1.00 ms + 100,000 x 50.00 us/s = 15.0 cores" in text
+    assert "kwok instances: 10,000/s / 300/s = 34" in text
     assert "1,000,000 / 10 s = **100,000 writes/s**" in text
     assert "50 MiB + 100,000 x 104.9 kB = 9.8 GiB" in text
     assert "| 1,000 | 40 s | 10 s | 50 s | 100 | 15% |" in text
