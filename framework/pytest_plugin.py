@@ -181,11 +181,12 @@ def _note_skip(item: pytest.Item, state: _State, reason: str) -> None:
     if "kube_proxy" in params:
         state.skipped.append(
             Row(
+                name=item.name,
                 endpoints=params.get("endpoints"),
                 kube_proxy=params["kube_proxy"],
                 limit_bytes=None,
                 verdict="skipped",
-                reasons=(reason if "endpoints" in params else f"{item.name}: {reason}",),
+                reasons=(reason,),
             )
         )
 

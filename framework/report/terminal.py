@@ -8,6 +8,7 @@ the figures were obtained, and the versions that they depend on.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -41,8 +42,12 @@ _SOURCES: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One cell of the matrix. ``outcome`` is None where nothing was measured; ``reasons`` say why no pass."""
+    """One cell of the matrix. ``outcome`` is None where nothing was measured; ``reasons`` say why no pass.
 
+    Without ``endpoints`` it is no cell, and only its reasons are told, under ``name``.
+    """
+
+    name: str = ""
     endpoints: int | None
     kube_proxy: str
     limit_bytes: int | None
@@ -91,11 +96,11 @@ class ResultsTable:
         del options
         rows = sorted((*map(row_of, self.results), *self.skipped), key=_order)
         style = box.ROUNDED if console.is_terminal else box.ASCII
-        for limit_bytes, group in groupby(rows, key=lambda row: row.limit_bytes):
+        cells = [row for row in rows if row.outcome is not None or row.endpoints is not None]
+        for limit_bytes, group in groupby(cells, key=lambda row: row.limit_bytes):
             yield _table(limit_bytes, list(group), style)
         yield Text(f"Full result: {self.folder}", overflow="fold")
-        for row in rows:
-            yield from _reason_lines(row)
+        yield from _reason_lines(rows)
         for note in dict.fromkeys(_notes(self.results)):
             yield Text(note, "dim")
 
@@ -149,13 +154,18 @@ def _seconds(seconds: float | None) -> str:
     return f"{seconds:.2f}" if seconds < 10 else f"{seconds:.1f}"
 
 
-def _reason_lines(row: Row) -> Iterator[Text]:
-    endpoints = "?" if row.endpoints is None else short_count(row.endpoints)
-    for reason in row.reasons:
-        line = Text.assemble(
-            (row.verdict, _STYLES[row.verdict]), f" {endpoints} x {row.kube_proxy}: {reason}"
+def _reason_lines(rows: Sequence[Row]) -> Iterator[Text]:
+    """Why rows are no pass, each reason once."""
+    labels: defaultdict[tuple[VerdictWord, str], list[str]] = defaultdict(list)
+    for row in rows:
+        name = (
+            row.name or "?" if row.endpoints is None else f"{short_count(row.endpoints)} x {row.kube_proxy}"
         )
-        yield line
+        for reason in row.reasons:
+            labels[row.verdict, reason].append(name)
+    for (verdict, reason), names in labels.items():
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield Text.assemble((verdict, _STYLES[verdict]), f" {names[0]}{others}: {reason}")
 
 
 def _notes(results: Sequence[RunResult]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,12 @@ class TestResultsTable:
         assert "fail 10k x 1.37.2: expected nft's peak below 100 MiB, found 111 MiB" in text
         assert "skipped 100k x 1.34.2: it needs 9 GiB, 4 GiB are free" in text
         assert "unknown 100k x 1.37.2: it broke off before anything was measured" in text
+
+    def test_says_a_reason_once_and_of_how_many(self) -> None:
+        named = Row(name="test_a", endpoints=None, kube_proxy="1.35.0", limit_bytes=None, verdict="skipped")
+        skipped = [replace(named, reasons=("no memory",)), replace(named, name="b", reasons=("no memory",))]
+        text = drawn(ResultsTable((), FOLDER, skipped=skipped))
+        assert text.splitlines() == [f"Full result: {FOLDER}", "skipped test_a and 1 more: no memory"]
 
     def test_says_where_how_and_with_what(self) -> None:
         text = drawn(every_verdict(), width=200)
