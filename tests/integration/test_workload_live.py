@@ -168,7 +168,7 @@ def test_adopted_pods_have_the_status_that_kwok_gives_native_ones(
         status = pod.status.to_dict()
         conditions = {c.type: c.status for c in pod.status.conditions if c.type != "PodScheduled"}
         (container,) = status["container_statuses"]
-        set_alike = ("phase", "host_ip", "host_i_ps", "pod_ip", "pod_i_ps")
+        set_alike = ("phase", "host_ip", "host_ips", "pod_ip", "pod_ips")
         container["state"] = [state for state, since in container["state"].items() if since]
         statuses.append(({key: status[key] for key in set_alike}, conditions, container))
     assert statuses[0] == statuses[1]
