@@ -17,9 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fleets, harness, registration
+from benchmarks import fleets, harness, pages, registration
 from benchmarks.model import FORMAT, Bench, Benchmark, Results
-from benchmarks.pages import number, recorded, rounds
 from framework import guard, ledger, preflight
 from framework.binaries import Binaries
 from framework.signals import ended_as_by_ctrl_c
@@ -29,9 +28,7 @@ from framework.units import parse_count
 def main(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these.")] = None,
     nodes: Annotated[str, typer.Option(help="Fleet of the benchmarks `endpoints` and `renewals`.")] = "10k",
-    rounds_: Annotated[
-        int, typer.Option("--rounds", min=1, help="Rounds of each benchmark; medians are compared.")
-    ] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each benchmark; medians are compared.")] = 3,
     json: Annotated[Path, typer.Option(help="Where to write the figures.")] = Path("runs/benchmarks.json"),
 ) -> None:
     """Measure the harness: ratios of figures that were taken in this run.
@@ -46,7 +43,7 @@ def main(
     begin_s = time.monotonic()
     bench = Bench(
         binaries=binaries,
-        rounds=rounds_,
+        rounds=rounds,
         say=lambda text: console.print(f"{time.monotonic() - begin_s:6.0f} s  {text}", highlight=False),
     )
     every: dict[str, Callable[[Bench], Benchmark]] = {
@@ -76,7 +73,7 @@ def main(
     json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     for benchmark in done:
         console.print(table(benchmark))
-    console.print(f"{recorded(results)} {json}", highlight=False, soft_wrap=True)
+    console.print(f"{pages.recorded(results)} {json}", highlight=False, soft_wrap=True)
 
 
 def table(benchmark: Benchmark) -> Table:
@@ -86,7 +83,7 @@ def table(benchmark: Benchmark) -> Table:
     for header in ("", "median", "unit", "rounds"):
         shown.add_column(header, justify="right" if header == "median" else "left")
     for figure in benchmark.figures:
-        shown.add_row(figure.what, number(figure.median), figure.unit, rounds(figure))
+        shown.add_row(figure.what, pages.number(figure.median), figure.unit, pages.rounds(figure))
     return shown
 
 

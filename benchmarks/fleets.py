@@ -42,7 +42,7 @@ def snapshots(bench: Bench) -> Benchmark:
             store = Snapshots(Path(folder), 8 * GIB)
             bench.say(f"snapshots, round {number + 1}: {SNAPSHOT_NODES:,} nodes registered")
             registered.append(timed(lambda: register(cluster, SNAPSHOT_NODES, store)))  # noqa: B023
-            snapshot = _snapshot(store, cluster, SNAPSHOT_NODES)
+            snapshot = _saved(cluster, SNAPSHOT_NODES, store)
             bench.say(f"snapshots, round {number + 1}: and restored")
             restored.append(timed(lambda: restore(cluster, snapshot, store)))  # noqa: B023
     figures = (
@@ -92,9 +92,9 @@ def renewals(bench: Bench, nodes: int) -> Benchmark:
         idle_mib = _memory_mib(cluster)
         store = _store(bench, nodes, Path(folder))
         bench.say(f"renewals: {nodes:,} nodes")
-        _registered_once(cluster, store, nodes)
+        snapshot = _saved(cluster, nodes, store)
         bench.say("renewals: restored, with nothing of it in the page cache")
-        restore_s, fleet = _restored_cold(cluster, store, nodes)
+        restore_s, fleet = _restored_cold(cluster, snapshot, store)
         summary_s = timed(fleet.summary)
         budget = lease_budget(nodes, cluster.renewal_cost)
         bench.say(f"renewals: {nodes:,} nodes with {budget}")
@@ -107,7 +107,7 @@ def renewals(bench: Bench, nodes: int) -> Benchmark:
         memory_mib = _memory_mib(cluster)
         bench.say("renewals: kwok paused, to see what the fleet costs without renewals")
         quiet_cores = _without_renewals(cluster, budget)
-        database = _snapshot(store, cluster, nodes).manifest.files["member/snap/db"].size_bytes
+    database_bytes = snapshot.manifest.files["member/snap/db"].size_bytes
     figures = [
         Figure(what="fake nodes", unit="", rounds=(nodes,)),
         Figure(what="restored from a cold snapshot", unit="s", rounds=(restore_s,)),
@@ -129,7 +129,7 @@ def renewals(bench: Bench, nodes: int) -> Benchmark:
             Figure(what=f"{name}: memory", unit="MiB", rounds=(memory_mib[name],)),
             Figure(what=f"{name}: memory without fakes", unit="MiB", rounds=(idle_mib[name],)),
         ]
-    figures.append(Figure(what="etcd: database as saved", unit="MiB", rounds=(database / MIB,)))
+    figures.append(Figure(what="etcd: database as saved", unit="MiB", rounds=(database_bytes / MIB,)))
     return Benchmark(
         name="renewals",
         question=f"Does kwok keep the leases of {nodes:,} nodes alive over {report.watched_s:.0f} s?",
@@ -144,9 +144,8 @@ def _watched(cluster: EmbeddedCluster, budget: LeaseBudget) -> tuple[RenewalRepo
     """The renewals of one and a half grace periods, and the CPU time that each component used meanwhile."""
     before, begin_s = _cpu_s(cluster), time.time()
     seen = watch_renewals(cluster.endpoint, GRACE_PERIODS_WATCHED * budget.grace_s)
-    after, end_s = _cpu_s(cluster), time.time()
-    report = judge_renewals(seen, budget, begin_s=begin_s, end_s=end_s)
-    return report, {name: after[name] - before[name] for name in COMPONENTS}
+    spent_s, end_s = _cpu_s_since(before, cluster), time.time()
+    return judge_renewals(seen, budget, begin_s=begin_s, end_s=end_s), spent_s
 
 
 def _without_renewals(cluster: EmbeddedCluster, budget: LeaseBudget) -> Mapping[str, float]:
@@ -157,11 +156,10 @@ def _without_renewals(cluster: EmbeddedCluster, budget: LeaseBudget) -> Mapping[
         time.sleep(SETTLE_S)
         before, begin_s = _cpu_s(cluster), time.monotonic()
         time.sleep(quiet_s)
-        elapsed_s = time.monotonic() - begin_s
-        after = _cpu_s(cluster)
+        elapsed_s, spent_s = time.monotonic() - begin_s, _cpu_s_since(before, cluster)
     finally:
         cluster.signal("kwok", signal.SIGCONT)
-    return {name: (after[name] - before[name]) / elapsed_s for name in COMPONENTS}
+    return {name: spent_s[name] / elapsed_s for name in COMPONENTS}
 
 
 def _kept_alive(report: RenewalReport, budget: LeaseBudget) -> Iterator[Figure]:
@@ -184,8 +182,7 @@ def endpoints(bench: Bench, nodes: int) -> Benchmark:
         cluster.serve(MEASURING)
         budget = lease_budget(nodes, cluster.renewal_cost)
         bench.say(f"endpoints: {nodes:,} nodes")
-        _registered_once(cluster, store, nodes)
-        restore(cluster, _snapshot(store, cluster, nodes), store)
+        restore(cluster, _saved(cluster, nodes, store), store)
         cluster.plan(budget)
         adopted, direct = (_service(cluster, nodes, mode) for mode in ("adopted", "endpointslices"))
         try:
@@ -237,17 +234,21 @@ def _store(bench: Bench, nodes: int, folder: Path) -> Snapshots:
     return Snapshots.below(bench.binaries.root) if nodes > SNAPSHOT_NODES else Snapshots(folder, GIB)
 
 
-def _registered_once(cluster: EmbeddedCluster, store: Snapshots, nodes: int) -> None:
-    if store.find(snapshot_key(cluster, nodes)) is None:
+def _saved(cluster: EmbeddedCluster, nodes: int, store: Snapshots) -> Snapshot:
+    """The snapshot of a fleet, which is registered first where there is none."""
+    key = snapshot_key(cluster, nodes)
+    if store.find(key) is None:
         register(cluster, nodes, store)
+    snapshot = store.find(key)
+    assert snapshot is not None  # noqa: S101 - registering saves it
+    return snapshot
 
 
 def _memory_mib(cluster: EmbeddedCluster) -> Mapping[str, float]:
     return {name: cluster.memory_bytes(name) / MIB for name in COMPONENTS}
 
 
-def _restored_cold(cluster: EmbeddedCluster, store: Snapshots, nodes: int) -> tuple[float, Fleet]:
-    snapshot = _snapshot(store, cluster, nodes)
+def _restored_cold(cluster: EmbeddedCluster, snapshot: Snapshot, store: Snapshots) -> tuple[float, Fleet]:
     cluster.stop()
     for path in (path for path in snapshot.folder.rglob("*") if path.is_file()):
         evict(path)
@@ -257,12 +258,9 @@ def _restored_cold(cluster: EmbeddedCluster, store: Snapshots, nodes: int) -> tu
     return time.monotonic() - begin_s, fleet
 
 
-def _snapshot(store: Snapshots, cluster: EmbeddedCluster, nodes: int) -> Snapshot:
-    """The snapshot of a fleet that was registered before."""
-    snapshot = store.find(snapshot_key(cluster, nodes))
-    assert snapshot is not None  # noqa: S101 - registering saves it
-    return snapshot
-
-
 def _cpu_s(cluster: EmbeddedCluster) -> Mapping[str, float]:
     return {name: cluster.cpu_s(name) for name in COMPONENTS}
+
+
+def _cpu_s_since(before: Mapping[str, float], cluster: EmbeddedCluster) -> Mapping[str, float]:
+    return {name: now_s - before[name] for name, now_s in _cpu_s(cluster).items()}

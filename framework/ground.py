@@ -114,8 +114,7 @@ class Ground:
         cluster, fleet = self.cluster, self.fleet
 
         def take_over() -> None:
-            if not cluster.controlled:
-                cluster.start_kwok()
+            cluster.start_kwok()
             fleet.wait_until_held(lambda done: self._advance("leases", done))
             cluster.control(cluster.budget)
 

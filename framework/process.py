@@ -171,10 +171,7 @@ class Daemon:
 
     def log_tail(self, chars: int = ERROR_TAIL_CHARS) -> str:
         """The last ``chars`` characters of its output."""
-        with self.log_path.open("rb") as log:
-            log.seek(0, os.SEEK_END)
-            log.seek(max(0, log.tell() - chars))
-            return log.read().decode(errors="replace")
+        return end_of(self.log_path, chars).decode(errors="replace")
 
     def require_alive(self) -> None:
         """Raises KilonodeError with the end of its output when it has ended."""
@@ -196,6 +193,13 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 continue
         self.popen.wait(0)
+
+
+def end_of(path: Path, size_bytes: int) -> bytes:
+    """The last ``size_bytes`` of a file, or all that it has."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size_bytes))
+        return file.read(size_bytes)
 
 
 def start_ticks_of(pid: int) -> int | None:

@@ -145,16 +145,11 @@ class EmbeddedCluster:
             self.stop("kube-apiserver")
         self.stop(*CONTROLLERS)
         self._tuning = tuning
-        self._create(STORAGE)
+        self._start(*STORAGE)
 
     def plan(self, budget: LeaseBudget) -> None:
         """Decide what the controllers and kwok run with when they are started; none may run."""
         self._budget = budget
-
-    @property
-    def controlled(self) -> bool:
-        """Whether the controllers and kwok run."""
-        return set(CONTROLLERS) <= set(self._running)
 
     def control(self, budget: LeaseBudget) -> None:
         """Have the controllers and kwok running with ``budget``, started again where it is another one.
@@ -165,11 +160,11 @@ class EmbeddedCluster:
         if self._budget is None or not self._budget.same_times(budget):
             self.stop(*CONTROLLERS)
         self._budget = budget
-        self._create((*STORAGE, *CONTROLLERS))
+        self._start(*CONTROLLERS)
 
     def start_kwok(self) -> None:
         """Have kwok running with the planned budget, the controllers not before ``control``."""
-        self._create((*STORAGE, "kwok"))
+        self._start("kwok")
 
     def stop(self, *components: str) -> None:
         """End components, all without names, by SIGTERM and then by SIGKILL. None may run."""
@@ -192,8 +187,7 @@ class EmbeddedCluster:
         try:
             yield BULK_PARALLELISM if "kwok" in before else LOAD_PARALLELISM
         finally:
-            needed = {*before, *STORAGE, "kwok", "kube-controller-manager"}
-            self._create(tuple(name for name in (*STORAGE, *CONTROLLERS) if name in needed))
+            self._start(*before, "kwok", "kube-controller-manager")
 
     @property
     def budget(self) -> LeaseBudget:
@@ -330,15 +324,18 @@ class EmbeddedCluster:
         """The log folder of a run's control plane, whether it came up or not."""
         return tuple(run_folder.glob("cluster/kwokctl/clusters/*/logs"))
 
-    def _create(self, components: tuple[str, ...]) -> None:
-        """Let kwokctl start what of ``components`` isn't running; it writes its cluster's file anew."""
-        if set(components) <= set(self._running):
+    def _start(self, *components: str) -> None:
+        """Have ``components`` and storage running beside what runs; kwokctl starts what is missing and writes
+        its cluster's file anew."""
+        wanted = {*STORAGE, *components, *self._running}
+        if wanted == set(self._running):
             return
+        running = tuple(name for name in (*STORAGE, *CONTROLLERS) if name in wanted)
         config = self.folder / "kwokctl.yaml"
         config.write_text(
             configuration(
                 binaries=self.binaries,
-                components=components,
+                components=running,
                 budget=self._budget,
                 envs=self._tuning.envs,
                 address=self.address,
@@ -351,7 +348,7 @@ class EmbeddedCluster:
         text = (self._workdir / "kubeconfig.yaml").read_text()
         self.kubeconfig.touch(mode=0o600)
         self.kubeconfig.write_text(text.replace("https://127.0.0.1:", f"https://{self.address}:"))
-        self._running = components
+        self._running = running
         self._wait_ready()
 
     def kwokctl(self, *arguments: str, timeout_s: float = KWOKCTL_TIMEOUT_S) -> None:

@@ -32,6 +32,7 @@ import msgspec
 
 from framework.errors import BadInputError, KilonodeError
 from framework.outcome import Evidence, Record, RunResult
+from framework.process import end_of
 from framework.units import MIB
 
 FORMAT: Final = 1
@@ -129,9 +130,7 @@ class RunFolder:
         kept = self.path / CONTROL_PLANE
         kept.mkdir(exist_ok=True)
         for log in logs.glob("*.log"):
-            with log.open("rb") as file:
-                file.seek(max(0, log.stat().st_size - LOG_BYTES_MAX))
-                (kept / log.name).write_bytes(file.read(LOG_BYTES_MAX))
+            (kept / log.name).write_bytes(end_of(log, LOG_BYTES_MAX))
 
     def end(self) -> None:
         """Note that the session came to its end."""

@@ -55,6 +55,12 @@ class Row:
     outcome: Outcome | None = None
     reasons: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        if self.endpoints is None:
+            return self.name or "?"
+        return f"{short_count(self.endpoints)} x {self.kube_proxy}"
+
 
 def row_of(result: RunResult) -> Row:
     """The row of one measurement; one that broke off before its checks is unknown.
@@ -158,11 +164,8 @@ def _reason_lines(rows: Sequence[Row]) -> Iterator[Text]:
     """Why rows are no pass, each reason once."""
     labels: defaultdict[tuple[VerdictWord, str], list[str]] = defaultdict(list)
     for row in rows:
-        name = (
-            row.name or "?" if row.endpoints is None else f"{short_count(row.endpoints)} x {row.kube_proxy}"
-        )
         for reason in row.reasons:
-            labels[row.verdict, reason].append(name)
+            labels[row.verdict, reason].append(row.label)
     for (verdict, reason), names in labels.items():
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield Text.assemble((verdict, _STYLES[verdict]), f" {names[0]}{others}: {reason}")

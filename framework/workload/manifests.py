@@ -3,7 +3,7 @@
 A pod of the ``adopted`` mode is what the DaemonSet controller of Kubernetes 1.37 would create
 (``CreatePodTemplate`` in pkg/controller/daemon/util/daemonset_util.go) and the scheduler would bind, except
 for its name, which here carries the node's index, and for the label of the revision, whose hash only the
-controller can compute.
+controller can compute. Its status is what kwok's Stage ``pod-ready`` would give it.
 """
 
 from __future__ import annotations

@@ -55,7 +55,6 @@ STALL_S_PER_ENDPOINT: Final = 0.003
 """A controller manager that starts reads all nodes and pods before it counts any: of 100,000 two minutes."""
 PODS_TIMEOUT_S: Final = 3600.0
 ENDPOINTS_TIMEOUT_S: Final = 300.0
-DELETE_TIMEOUT_S: Final = 600.0
 _POLL_S: Final = 0.25
 ENDPOINTS_READ_PER_S: Final = 20_000
 """The slices of 100,000 endpoints are read each 5 s."""

@@ -32,13 +32,11 @@ class FakeCluster:
         self.budget = budget
         self.asked.append(f"control {budget.nodes}")
 
-        self.controlled = True
-
     def start_kwok(self) -> None:
         self.asked.append("kwok")
 
     def plan(self, budget: LeaseBudget) -> None:
-        self.budget, self.controlled = budget, False
+        self.budget = budget
         self.asked.append(f"plan {budget.nodes}")
 
     def stop(self) -> None:
