@@ -217,6 +217,15 @@ class MemoryCgroup:
             return _field(self.path / "memory.events", "oom_kill")
         return sum(_field(cgroup.path / "memory.oom_control", "oom_kill") for cgroup in self.walk())
 
+    def reset_peaks(self) -> bool:
+        """Let the kernel's high-water marks begin anew; false where they can't, in version 2."""
+        if self.mode == "v2":
+            return False
+        with _explained(self.path):
+            for name in filter(None, _V1_PEAKS):
+                (self.path / name).write_text("0")
+        return True
+
     def reader(self) -> CgroupReader:
         """A reader that keeps the files open: some 40 microseconds of CPU a reading. Close it."""
         with _explained(self.path):

@@ -1,26 +1,28 @@
 """One measurement: what a Service costs a real node.
 
-The life of a measurement, in order:
+The life of a node under measurement, in order:
 
 1. the observers attach to the node's empty cgroup, so that nothing the node does escapes them;
 2. the node boots, becomes Ready, kube-proxy makes its first sync of an empty cluster: the *baseline*;
-3. the Service is applied; from here on the node pays;
-4. waiting, until the ruleset holds the Service (*programmed*), or kube-proxy's failure was seen together with
-   its retries, or a daemon died, or the time is up;
-5. the evidence is captured, before anything is torn down, and written to the run folder;
-6. the outcome is derived from the evidence alone, and checked by the scenario.
+3. a *phase* acts on it: the Service is applied, endpoints move, kube-proxy restarts; from here on the node
+   pays;
+4. waiting, until the ruleset holds what the Service has now (*programmed*), or kube-proxy's failure was seen
+   together with its retries, or a daemon died for good, or the time is up: now it is *settled*;
+5. a while more, so that what clients meet and what the control plane says is seen;
+6. the evidence is captured, before anything is torn down, and written to the run folder;
+7. the outcome is derived from the evidence alone, and checked by the scenario.
+
+Steps 3 to 7 repeat for each phase of the same node.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import time
-import urllib.request
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -30,40 +32,26 @@ from framework.analysis import (
     RunFacts,
     VerdictError,
     derive_outcome,
+    describe_ballast,
     deviations,
     judge,
     refusals,
 )
+from framework.capture import Clock, Marks, Observers, Window
 from framework.lab import Lab
-from framework.observe import (
-    CgroupSampler,
-    KernelLog,
-    NodeStatusWatcher,
-    ProxyLog,
-    Recorder,
-    open_recorder,
-    parse_metrics,
-    read_ruleset,
-    zero_in_local_time,
-)
-from framework.outcome import (
-    CgroupEvidence,
-    CgroupSample,
-    Doubt,
-    Environment,
-    Evidence,
-    Measure,
-    Outcome,
-    ProxySync,
-    Ruleset,
-    RunResult,
-    Verdict,
-)
+from framework.lazy import LazyModule
+from framework.observe import delete_ruleset, read_ruleset
+from framework.outcome import Doubt, Environment, Outcome, Phase, ProxySync, Ruleset, RunResult, Verdict
 from framework.realnode import HostNode
 from framework.report import FORMAT, MeasurementFolder
 from framework.spec import RealNodeSpec
 from framework.wait import wait_until
 from framework.workload import DaemonSetService
+
+if TYPE_CHECKING:
+    import kubernetes
+else:
+    kubernetes = LazyModule("kubernetes")
 
 BASELINE_TIMEOUT_S: Final = 60.0
 PROGRAM_TIMEOUT_S: Final = 180.0
@@ -72,12 +60,37 @@ PROGRAM_TIMEOUT_S_PER_ENDPOINT: Final = 0.005
 FAILURES_WATCHED: Final = 3
 """A failed sync and two retries: enough to see that kube-proxy tries again, and how often."""
 DAEMON_DEATH_WATCHED_S: Final = 5.0
-STATUS_AFTER_S: Final = 2.0
-"""Status is watched this much longer than the last event, so that its samples enclose it."""
-PRODUCTION_OOM_SCORE_ADJ: Final = -999
-"""What kubelet, kube-proxy (and so nft) and containerd have in production."""
-METRICS_TIMEOUT_S: Final = 10.0
+SETTLED_WATCHED_S: Final = 5.0
+"""What follows the last event is watched this much longer: samples of the status enclose it, and clients try
+the Service often enough for a percentile."""
+NOT_READY_SLACK_S: Final = 30.0
+"""Beyond the grace period: the controller looks each 5 s, and 100,000 nodes keep it busy."""
+LEASE_RENEWED_S_MAX: Final = 12.0
+"""kubelet renews each 10 s: an older lease is a silent node's."""
+ROLLING_STEP_S: Final = 1.0
+ZONE_LABEL: Final = "topology.kubernetes.io/zone"
+"""The only label whose change lets kube-proxy sync everything (NodeTopologyConfig in pkg/proxy/config)."""
+_FULL_SYNC_PHASES: Final[frozenset[Phase]] = frozenset({"cold_start", "kube_proxy_restart", "full_resync"})
 _POLL_S: Final = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """How long a phase is followed.
+
+    It is settled when it is programmed, after ``failures`` failed syncs, when a daemon is gone for good, or
+    after ``timeout_s`` (None: three minutes, and five more for each 60,000 endpoints). Then it is watched on
+    until ``until_s`` after its beginning, and with ``until_not_ready`` until the node controller calls a node
+    that fell silent NotReady, or should have.
+    """
+
+    failures: int = FAILURES_WATCHED
+    timeout_s: float | None = None
+    until_s: float = 0.0
+    until_not_ready: bool = False
+
+
+DEFAULT_WATCH: Final = Watch()
 
 
 @dataclass
@@ -108,33 +121,55 @@ class Measurement:
         return verdict
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A phase under way, with its place in the run folder."""
+
+    started: RunResult
+    folder: MeasurementFolder
+    window: Window
+    applied_at_s: float
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """When it was decided what became of the Service; ``programmed_at_s`` with the ruleset that proves it."""
+
+    at_s: float
+    programmed_at_s: float | None = None
+    ruleset: Ruleset | None = None
+
+
 class RealNode:
     """A real node under observation; made by ``RealNode.start``, and ended by ``stop``."""
 
-    def __init__(self, lab: Lab, spec: RealNodeSpec, *, test_id: str, repro: str) -> None:
+    def __init__(
+        self, lab: Lab, spec: RealNodeSpec, *, test_id: str, repro: str, clock: Clock | None = None
+    ) -> None:
         self.spec = spec
-        self.measurement: Measurement | None = None
+        self.measurements: list[Measurement] = []
         self._lab = lab
         self._test_id = test_id
         self._repro = repro
-        self._zero_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self._zero_utc = datetime.now(UTC)
-        self._stack = ExitStack()
+        self._clock = clock or Clock.start()
+        self._death_s: float | None = None
         self._host: HostNode
-        self._recorder: Recorder
-        self._sampler: CgroupSampler
-        self._status: NodeStatusWatcher
-        self._kernel_log: KernelLog
-        self._proxy_log: ProxyLog
-        self._baseline: CgroupSample
+        self._observers: Observers
 
     @classmethod
-    def start(cls, lab: Lab, spec: RealNodeSpec, *, test_id: str, repro: str) -> RealNode:
-        """Boot a node with its observers attached; Ready, kube-proxy in sync with an idle cluster."""
-        node = cls(lab, spec, test_id=test_id, repro=repro)
+    def start(
+        cls, lab: Lab, spec: RealNodeSpec, *, test_id: str, repro: str, clock: Clock | None = None
+    ) -> RealNode:
+        """Boot a node with its observers attached; Ready, kube-proxy in sync with an idle cluster.
+
+        Nodes that share a ``clock`` tell their times on it.
+        """
+        node = cls(lab, spec, test_id=test_id, repro=repro, clock=clock)
         try:
             lab.boot(spec, node._observe)
-            node._start_kube_proxy()
+            with lab.phase("baseline", f"kube-proxy {spec.kube_proxy} in sync with an idle cluster"):
+                node._start_kube_proxy()
+                node._observers.take_baseline()
         except BaseException:
             node.stop()
             raise
@@ -144,22 +179,203 @@ class RealNode:
     def name(self) -> str:
         return self._host.name
 
-    def program(self, service: DaemonSetService, *, timeout_s: float | None = None) -> Measurement:
-        """Apply ``service`` and wait until the node is programmed, has failed, or ``timeout_s`` is over.
+    def program(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
+        """First programming: create ``service`` under a running kube-proxy."""
+        return self._measure("first_programming", service, service.apply, watch)
 
-        By default that is three minutes, and five more for each 60,000 endpoints.
-        """
-        if timeout_s is None:
-            more_s = PROGRAM_TIMEOUT_S_PER_ENDPOINT * service.spec.proxy_endpoints
-            timeout_s = PROGRAM_TIMEOUT_S + more_s
-        started = self._started(service)
+    def change_endpoints(
+        self, service: DaemonSetService, count: int, watch: Watch = DEFAULT_WATCH
+    ) -> Measurement:
+        """``count`` endpoints, spread evenly, move to new addresses at once."""
+        return self._measure("endpoints_changed", service, lambda: service.replace(count), watch)
+
+    def roll_endpoints(
+        self, service: DaemonSetService, *, per_s: int, for_s: int, watch: Watch = DEFAULT_WATCH
+    ) -> Measurement:
+        """A rolling replacement: ``per_s`` endpoints a second move to new addresses during ``for_s``."""
+
+        def roll() -> float:
+            begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+            for step in range(for_s):
+                service.replace(per_s, first=step)
+                due_s = begun_s + (step + 1) * ROLLING_STEP_S
+                time.sleep(max(0.0, due_s - time.clock_gettime(time.CLOCK_BOOTTIME)))
+            return begun_s
+
+        return self._measure("rolling_replacement", service, roll, watch)
+
+    def restart_kube_proxy(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
+        """kube-proxy ends and starts again, with its rules in the kernel."""
+
+        def restart() -> float:
+            self._host.stop_kube_proxy()
+            return self._start_kube_proxy_now()
+
+        return self._measure("kube_proxy_restart", service, restart, watch)
+
+    def cold_start(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
+        """kube-proxy starts as after a boot: the Service is there, and none of its rules in the kernel."""
+
+        def start() -> float:
+            self._host.stop_kube_proxy()
+            delete_ruleset(netns=self._host.netns)
+            service.apply()
+            return self._start_kube_proxy_now()
+
+        return self._measure("cold_start", service, start, watch)
+
+    def resync(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
+        """A label of the Node changes for which kube-proxy syncs everything."""
+
+        def relabel() -> float:
+            begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+            with self._host.endpoint.client() as client:
+                labels = {ZONE_LABEL: f"zone-resync-{len(self.measurements)}"}
+                kubernetes.client.CoreV1Api(client).patch_node(self.name, {"metadata": {"labels": labels}})
+            return begun_s
+
+        return self._measure("full_resync", service, relabel, watch)
+
+    def delete(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
+        """The Service and its endpoints are deleted."""
+
+        def withdraw() -> float:
+            begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+            service.withdraw()
+            return begun_s
+
+        return self._measure("service_deleted", service, withdraw, watch)
+
+    def stop(self) -> None:
+        """End the observers and remove the node."""
+        if hasattr(self, "_observers"):
+            self._observers.stop()
+        if hasattr(self, "_host"):
+            self._lab.retire(self._host)
+
+    def _observe(self, host: HostNode) -> None:
+        self._host = host
+        self._observers = Observers(host, self._clock)
+
+    def _start_kube_proxy_now(self) -> float:
+        begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._host.start_kube_proxy()
+        return begun_s
+
+    def _start_kube_proxy(self) -> None:
+        self._host.start_kube_proxy()
+        wait_until(
+            self._first_sync,
+            what="kube-proxy's first sync",
+            timeout_s=BASELINE_TIMEOUT_S,
+            interval_s=_POLL_S,
+            describe=self._host.daemons["kube-proxy"].log_tail,
+        )
+
+    def _first_sync(self) -> bool | None:
+        self._host.daemons["kube-proxy"].require_alive()
+        done = [sync for sync in self._observers.syncs if sync.full and sync.ended_at_s is not None]
+        return True if {sync.family for sync in done} == {"IPv4", "IPv6"} else None
+
+    def _measure(
+        self, phase: Phase, service: DaemonSetService, act: Callable[[], float], watch: Watch
+    ) -> Measurement:
+        """Act and follow. ``act`` gives the moment from which the node pays (CLOCK_BOOTTIME, seconds)."""
+        started = self._started(service, phase)
         folder = self._lab.run_folder.start(started)
-        with self._lab.phase("programming", f"{service.spec.endpoints:,} endpoints on {self.name}"):
-            applied_at_s = service.apply() - self._zero_s
-            programmed_at_s, ruleset = self._wait(service, self._now_s() + timeout_s)
-            time.sleep(STATUS_AFTER_S)
+        with self._lab.phase("programming", f"{_words(phase, service)} on {self.name}"):
+            window = self._observers.begin(phase)
+            applied_at_s = act() - self._clock.zero_s
+            settled = self._follow(service, phase, applied_at_s, watch)
+        return self._capture(service, _Begun(started, folder, window, applied_at_s), settled)
+
+    def _follow(self, service: DaemonSetService, phase: Phase, applied_at_s: float, watch: Watch) -> _Settled:
+        """Until it is settled, and as much longer as ``watch`` says."""
+        deadline_s = applied_at_s + _timeout_s(service, watch)
+        settled: _Settled | None = None
+        listed_at_s = applied_at_s
+        while settled is None or self._watches_on(applied_at_s, watch):
+            guard.check()
+            sync = self._complete_sync(service, phase, listed_at_s)
+            if sync is not None and (settled is None or settled.programmed_at_s is None):
+                listed_at_s = self._clock.now_s()
+                ruleset = self._listing(service)
+                if ruleset.endpoints == len(service.pairs) and not ruleset.unexpected:
+                    settled = _Settled(sync.ended_at_s or listed_at_s, sync.ended_at_s, ruleset)
+                    continue
+            if settled is None and self._is_decided(applied_at_s, watch, deadline_s):
+                settled = _Settled(self._clock.now_s())
+            time.sleep(_POLL_S)
+        time.sleep(SETTLED_WATCHED_S)
+        return settled
+
+    def _complete_sync(self, service: DaemonSetService, phase: Phase, since_s: float) -> ProxySync | None:
+        """The first sync that ended after ``since_s`` and may have programmed all that the Service has."""
+        endpoints = len(service.pairs)
+        full_only = phase in _FULL_SYNC_PHASES
+        for sync in self._observers.syncs:
+            ended = sync.error is None and sync.ended_at_s is not None and sync.ended_at_s >= since_s
+            whole = sync.family == "IPv4" and (sync.endpoints or 0) >= endpoints
+            if ended and whole and (sync.full or not full_only):
+                return sync
+        return None
+
+    def _is_decided(self, applied_at_s: float, watch: Watch, deadline_s: float) -> bool:
+        if self._clock.now_s() >= deadline_s:
+            return True
+        failed = [
+            sync
+            for sync in self._observers.syncs
+            if sync.error is not None and (sync.ended_at_s or 0.0) >= applied_at_s
+        ]
+        return len(failed) >= watch.failures or self._is_dead()
+
+    def _is_dead(self) -> bool:
+        """A daemon of the node is gone for good, for a while already."""
+        if self.spec.restart != "none":
+            return False
+        dead = any(d.role == "daemon" and d.exit_code is not None for d in self._host.daemon_records())
+        if not dead:
+            return False
+        self._death_s = self._death_s or self._clock.now_s()
+        return self._clock.now_s() - self._death_s > DAEMON_DEATH_WATCHED_S
+
+    def _watches_on(self, applied_at_s: float, watch: Watch) -> bool:
+        if self._clock.now_s() < applied_at_s + watch.until_s:
+            return True
+        look = self._observers.last_look
+        if not watch.until_not_ready or look is None or look.ready != "True":
+            return False
+        age_s = look.lease_age_s or 0.0
+        kubelet = self._host.daemons["kubelet"]
+        silent = age_s > LEASE_RENEWED_S_MAX or kubelet.exit_code is not None
+        return silent and age_s < self._lab.cluster.budget.grace_s + NOT_READY_SLACK_S
+
+    def _listing(self, service: DaemonSetService) -> Ruleset:
+        return read_ruleset(netns=self._host.netns, endpoints_of=service.full_name, expected=service.pairs)
+
+    def _capture(
+        self,
+        service: DaemonSetService,
+        begun: _Begun,
+        settled: _Settled,
+    ) -> Measurement:
+        started, folder = begun.started, begun.folder
         with self._lab.phase("evidence", str(folder.path.name)):
-            evidence = self._evidence(service, applied_at_s, programmed_at_s, ruleset)
+            marks = Marks(
+                applied_at_s=begun.applied_at_s,
+                programmed_at_s=settled.programmed_at_s,
+                settled_at_s=settled.at_s,
+                ruleset=settled.ruleset or self._listing(service),
+                kube_proxy=self.spec.kube_proxy,
+                endpoint_mode=service.spec.mode,
+                endpoints_expected=len(service.pairs),
+                addresses_expected=service.spec.endpoints,
+                addresses_gone=service.addresses_gone,
+                connects=(),
+                node_monitor_grace_period_s=self._lab.cluster.budget.grace_s,
+            )
+            evidence = self._observers.evidence(begun.window, marks)
             self._host.keep_logs(folder.logs)
         unready = self._lab.unready_fakes()
         facts = self._facts(service, started.environment, unready)
@@ -172,133 +388,15 @@ class RealNode:
             outcome=derive_outcome(evidence),
         )
         folder.write(result)
-        self.measurement = Measurement(result, folder, refusals(facts, evidence), self._repro)
-        return self.measurement
-
-    def stop(self) -> None:
-        """End the observers and remove the node."""
-        self._stack.close()
-        if hasattr(self, "_host"):
-            self._lab.retire(self._host)
-
-    def _observe(self, host: HostNode) -> None:
-        self._host = host
-        enter = self._stack.enter_context
-        self._recorder = enter(open_recorder(self._zero_s))
-        self._recorder.watch(host.cgroup)
-        self._kernel_log = enter(KernelLog(self._zero_s))
-        self._sampler = enter(CgroupSampler(host.cgroup, self._zero_s))
-        self._status = enter(NodeStatusWatcher(host.endpoint, host.name, self._zero_s))
-
-    def _start_kube_proxy(self) -> None:
-        with self._lab.phase("baseline", f"kube-proxy {self.spec.kube_proxy} in sync with an idle cluster"):
-            self._host.start_kube_proxy()
-            now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-            self._proxy_log = ProxyLog(self._host.kube_proxy_log, zero_in_local_time(self._zero_s, now_s))
-            wait_until(
-                self._first_sync,
-                what="kube-proxy's first sync",
-                timeout_s=BASELINE_TIMEOUT_S,
-                interval_s=_POLL_S,
-                describe=self._host.daemons["kube-proxy"].log_tail,
-            )
-            self._baseline = self._sampler.sample()
-
-    def _first_sync(self) -> bool | None:
-        self._host.daemons["kube-proxy"].require_alive()
-        done = [sync for sync in self._proxy_log.syncs() if sync.full and sync.ended_at_s is not None]
-        return True if {sync.family for sync in done} == {"IPv4", "IPv6"} else None
-
-    def _wait(self, service: DaemonSetService, until_s: float) -> tuple[float | None, Ruleset | None]:
-        """When it was programmed, with the ruleset that proves it; (None, None) for every other end."""
-        death_s: float | None = None
-        while self._now_s() < until_s:
-            guard.check()
-            syncs = self._proxy_log.syncs()
-            complete = self._complete_sync(syncs, service.spec.proxy_endpoints)
-            if complete is not None:
-                ruleset = self._listing(service)
-                if ruleset.endpoints == service.spec.proxy_endpoints:
-                    return complete.ended_at_s, ruleset
-            if sum(sync.error is not None for sync in syncs) >= FAILURES_WATCHED:
-                break
-            if any(record.exit_code is not None for record in self._host.daemon_records()):
-                death_s = death_s or self._now_s()
-                if self._now_s() - death_s > DAEMON_DEATH_WATCHED_S:
-                    break
-            time.sleep(_POLL_S)
-        return None, None
-
-    @staticmethod
-    def _complete_sync(syncs: tuple[ProxySync, ...], endpoints: int) -> ProxySync | None:
-        for sync in syncs:
-            if sync.error is None and sync.ended_at_s is not None and (sync.endpoints or 0) >= endpoints:
-                return sync
-        return None
-
-    def _listing(self, service: DaemonSetService) -> Ruleset:
-        return read_ruleset(netns=self._host.netns, endpoints_of=service.full_name)
-
-    def _evidence(
-        self,
-        service: DaemonSetService,
-        applied_at_s: float,
-        programmed_at_s: float | None,
-        ruleset: Ruleset | None,
-    ) -> Evidence:
-        end = self._sampler.sample()
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return Evidence(
-            zero_utc=self._zero_utc.isoformat(),
-            node=self.name,
-            kube_proxy=self.spec.kube_proxy,
-            endpoints_expected=service.spec.proxy_endpoints,
-            endpoint_mode=service.spec.mode,
-            workload_applied_at_s=applied_at_s,
-            programmed_at_s=programmed_at_s,
-            ended_at_s=self._now_s(),
-            exits=self._recorder.exits(self._host.cgroup),
-            exit_records_lost=self._recorder.lost,
-            measured_by=self._recorder.measured_by,
-            oom_kills=self._kernel_log.kills(self._host.cgroup),
-            cgroup=self._cgroup_evidence(end),
-            syncs=self._proxy_log.syncs(),
-            sync_failures_metric=self._sync_failures(),
-            status=self._status.samples,
-            ruleset=ruleset or self._listing(service),
-            daemons=self._host.daemon_records(),
-            harness_memory_bytes_peak=usage.ru_maxrss * 1024,
-            harness_cpu_s=self._sampler.cpu_s + self._status.cpu_s,
-        )
-
-    def _cgroup_evidence(self, end: CgroupSample) -> CgroupEvidence:
-        reading = self._host.cgroup.read()
-        exact = reading.kernel_bytes_peak
-        return CgroupEvidence(
-            mode=self._host.cgroup.mode,
-            limit_bytes=self.spec.memory_bytes,
-            charged_bytes_peak=Measure(
-                value=reading.charged_bytes_peak or reading.charged_bytes,
-                source="cgroup_counter",
-                bound="lower" if reading.charged_bytes_peak is None else "exact",
-            ),
-            unreclaimable_bytes_peak=self._sampler.unreclaimable_bytes_peak,
-            kernel_bytes_peak=self._sampler.kernel_bytes_peak
-            if exact is None
-            else Measure(value=exact, source="cgroup_counter", bound="exact"),
-            baseline=self._baseline,
-            end=end,
-            oom_kills=reading.oom_kills,
-            samples=self._sampler.samples,
-            sample_interval_s=self._sampler.interval_s,
-        )
+        measurement = Measurement(result, folder, refusals(facts, evidence), self._repro)
+        self.measurements.append(measurement)
+        return measurement
 
     def _facts(self, service: DaemonSetService, environment: Environment, unready: int | None) -> RunFacts:
         cluster = self._lab.cluster
-        scores = {record.oom_score_adj for record in self._host.daemon_records()}
         return RunFacts(
             cgroup_mode=self._host.cgroup.mode,
-            oom_scores="production" if scores == {PRODUCTION_OOM_SCORE_ADJ} else "flat",
+            oom_scores=self._host.oom_scores,
             node_memory_bytes=self.spec.memory_bytes,
             memory_bytes_seen_by_kubelet=guard.memory_total_bytes(),
             node_monitor_grace_period_s=cluster.budget.grace_s,
@@ -312,20 +410,14 @@ class RealNode:
             apiserver=cluster.version,
             kube_proxy=self.spec.kube_proxy,
             rebuilt=tuple(part for part in environment.components if part.source.startswith("go-build")),
-            ballast_bytes=self.spec.ballast_bytes,
+            ballast=self.spec.ballast,
             text=self.spec.text,
             fakes_not_ready=unready,
         )
 
-    def _sync_failures(self) -> int | None:
-        """kube-proxy's own count of failed syncs; None when it doesn't answer."""
-        try:
-            with urllib.request.urlopen(self._host.metrics_url, timeout=METRICS_TIMEOUT_S) as answer:  # noqa: S310
-                return parse_metrics(answer.read().decode()).sync_failures
-        except OSError:
-            return None
-
-    def _started(self, service: DaemonSetService) -> RunResult:
+    def _started(self, service: DaemonSetService, phase: Phase) -> RunResult:
+        budget = self._lab.cluster.budget
+        policy = self.spec.oom_policy
         return RunResult(
             format=FORMAT,
             run_id=self._lab.run_folder.session.run_id,
@@ -333,22 +425,38 @@ class RealNode:
             started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             stage="started",
             parameters={
+                "phase": phase,
                 "endpoints": service.spec.proxy_endpoints,
                 "ports": len(service.spec.ports),
                 "endpoint_mode": service.spec.mode,
                 "kube_proxy": self.spec.kube_proxy,
                 "memory_bytes": self.spec.memory_bytes,
                 "ballast_bytes": self.spec.ballast_bytes,
+                "ballast": describe_ballast(self.spec.ballast),
+                "oom_policy": policy if isinstance(policy, str) else _scores_text(policy),
+                "restart": self.spec.restart,
                 "text": self.spec.text,
                 "fleet_nodes": self._lab.fleet.size,
-                "fleet_lease_s": self._lab.cluster.budget.lease_s,
-                "fleet_renewals_per_s": round(self._lab.cluster.budget.renewals_per_s, 1),
-                "node_monitor_grace_period_s": self._lab.cluster.budget.grace_s,
+                "fleet_lease_s": budget.lease_s,
+                "fleet_renewals_per_s": round(budget.renewals_per_s, 1),
+                "node_monitor_grace_period_s": budget.grace_s,
                 "cluster": self._lab.cluster.kind,
             },
             environment=self._lab.environment(),
             fidelity=(),
         )
 
-    def _now_s(self) -> float:
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - self._zero_s
+
+def _timeout_s(service: DaemonSetService, watch: Watch) -> float:
+    if watch.timeout_s is not None:
+        return watch.timeout_s
+    return PROGRAM_TIMEOUT_S + PROGRAM_TIMEOUT_S_PER_ENDPOINT * service.spec.proxy_endpoints
+
+
+def _scores_text(scores: Mapping[str, int]) -> str:
+    """``kubelet 0, kube-proxy -500``."""
+    return ", ".join(f"{name} {score}" for name, score in sorted(scores.items()))
+
+
+def _words(phase: Phase, service: DaemonSetService) -> str:
+    return f"{phase.replace('_', ' ')}, {service.spec.endpoints:,} endpoints"

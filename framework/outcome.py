@@ -142,20 +142,58 @@ class ProxySync(Record, frozen=True, kw_only=True):
 
 
 class NodeStatusSample(Record, frozen=True, kw_only=True):
-    """The node as the control plane sees it. ``lease_age_s`` is None while there is no lease."""
+    """The node as the control plane sees it. ``lease_age_s`` is None while there is no lease.
+
+    ``ready_since_s`` is the condition's lastTransitionTime, which has whole seconds.
+    """
 
     at_s: float
     ready: Literal["True", "False", "Unknown", "absent"]
     reason: str
     lease_age_s: float | None
     lease_duration_s: float | None
+    ready_since_s: float | None = None
+
+
+class Connect(Record, frozen=True, kw_only=True):
+    """One attempt of a client behind the node to reach the Service.
+
+    ``elapsed_s`` is the time until the connection stood (TCP) or the answer came (UDP), or until the attempt
+    was given up. ``backend`` is the endpoint that answered; None with ``error`` (timeout, refused,
+    unreachable, closed).
+    """
+
+    at_s: float
+    elapsed_s: float
+    backend: str | None
+    error: str | None
+
+
+class Traffic(Record, frozen=True, kw_only=True):
+    """Attempts of a stretch of time. ``success`` is None where there was none.
+
+    ``backends`` are the distinct endpoints that answered, ``backends_expected`` as many as that many picks
+    with equal chances would reach on average.
+    """
+
+    begin_s: float
+    end_s: float
+    attempts: int
+    served: int
+    success: float | None
+    connect_s_p50: float | None
+    connect_s_p99: float | None
+    backends: int
+    backends_expected: float
+    errors: dict[str, int]
 
 
 class Ruleset(Record, frozen=True, kw_only=True):
     """What the kernel holds for kube-proxy's tables, from one listing after programming.
 
-    ``endpoints`` are the distinct pairs of address and port that the listing names for the Service;
-    ``listing_bytes`` is the length of ``nft list ruleset``'s text.
+    ``endpoints`` are the distinct pairs of address and port that the listing names for the Service,
+    ``unexpected`` those among them that the Service doesn't have (any more); ``listing_bytes`` is the length
+    of ``nft list ruleset``'s text.
     """
 
     tables: int
@@ -164,16 +202,48 @@ class Ruleset(Record, frozen=True, kw_only=True):
     elements: int
     endpoints: int
     listing_bytes: int
+    unexpected: int = 0
 
 
 class DaemonRecord(Record, frozen=True, kw_only=True):
-    """One long-lived process of the node. ``exit_code`` is None while it lives."""
+    """One long-lived process of the node. ``exit_code`` is None while it lives.
+
+    ``role`` tells the node's own daemons from ballast, which stands for what else runs on a node.
+    """
 
     name: str
     pid: int
     exit_code: int | None
     memory_bytes_peak: Measure | None
     oom_score_adj: int
+    role: Literal["daemon", "ballast"] = "daemon"
+
+
+class Restart(Record, frozen=True, kw_only=True):
+    """A long-lived process that ended and was started again after ``delay_s``, by the node's restart policy.
+
+    ``restarted_at_s`` is None while the delay runs.
+    """
+
+    name: str
+    pid: int
+    exit_code: int
+    ended_at_s: float
+    delay_s: float
+    restarted_at_s: float | None
+
+
+class OomScores(Record, frozen=True, kw_only=True):
+    """oom_score_adj of the node's processes by name: as asked, and as this machine permits.
+
+    ``shift`` was added to all of them; those ``capped`` would exceed 1000 and lost their distance to others.
+    """
+
+    policy: Literal["production", "flat", "explicit"]
+    asked: dict[str, int]
+    applied: dict[str, int]
+    shift: int
+    capped: tuple[str, ...]
 
 
 class Component(Record, frozen=True, kw_only=True):
@@ -206,6 +276,21 @@ class FidelityItem(Record, frozen=True, kw_only=True):
     effect: str
 
 
+Phase = Literal[
+    "first_programming",
+    "cold_start",
+    "endpoints_changed",
+    "rolling_replacement",
+    "kube_proxy_restart",
+    "full_resync",
+    "service_deleted",
+]
+"""What a measurement did to the node. ``first_programming``: the Service was created under a running
+kube-proxy. ``cold_start``: kube-proxy started with the Service there and none of its rules in the kernel.
+``kube_proxy_restart``: the same, with the rules in the kernel. ``full_resync``: a label of the Node changed,
+for which kube-proxy syncs everything."""
+
+
 class Evidence(Record, frozen=True, kw_only=True):
     """Everything that was recorded about one real node during one measurement.
 
@@ -213,6 +298,11 @@ class Evidence(Record, frozen=True, kw_only=True):
     that ended before their command line could be read; ``measured_by`` is ``poll`` where the kernel refused
     exit records, and then every peak is a lower bound. ``endpoints_expected`` counts an endpoint once for
     each port of the Service, as kube-proxy does.
+
+    ``phase`` says what was done at ``workload_applied_at_s``. All records are from ``begun_at_s`` on; what
+    came before belongs to an earlier phase of the same node. At ``settled_at_s`` it was decided what became
+    of the Service; what clients met afterwards says whether it is served. ``addresses_gone`` are no endpoints
+    any longer: an answer from there is an answer from rules that are stale.
     """
 
     zero_utc: str
@@ -235,6 +325,82 @@ class Evidence(Record, frozen=True, kw_only=True):
     daemons: tuple[DaemonRecord, ...]
     harness_memory_bytes_peak: int
     harness_cpu_s: float
+    phase: Phase = "first_programming"
+    begun_at_s: float = 0.0
+    settled_at_s: float | None = None
+    addresses_expected: int = 0
+    connects: tuple[Connect, ...] = ()
+    addresses_gone: tuple[str, ...] = ()
+    oom_scores: OomScores | None = None
+    restarts: tuple[Restart, ...] = ()
+    node_monitor_grace_period_s: float | None = None
+
+
+Served = Literal["fully", "partly", "not"]
+Fate = Literal[
+    "programmed",
+    "programmed_late",
+    "silent_outage",
+    "nft_killed",
+    "sync_failed",
+    "kube_proxy_killed",
+    "kubelet_killed",
+    "containerd_killed",
+    "workload_killed",
+    "starved",
+    "not_ready",
+    "recovered",
+]
+"""What became of the node; several hold at once.
+
+``programmed_late``: after a failed sync, or later than 30 s. ``silent_outage``: the node is Ready, its lease
+renewed, and the Service is not served by it. ``sync_failed``: without a kill. ``workload_killed``: something
+else on the node was killed in nft's place. ``starved``: the lease expired with every daemon alive.
+``not_ready``: the node controller's own verdict. ``recovered``: served, renewed and Ready after any of these.
+"""
+
+
+class FateSeen(Record, frozen=True, kw_only=True):
+    """A fate, the moment from which it held, and the records that say so, in words."""
+
+    fate: Fate
+    at_s: float
+    why: str
+
+
+class Event(Record, frozen=True, kw_only=True):
+    """Something that decided an outcome; ``source`` names the record that tells of it."""
+
+    at_s: float
+    what: str
+    source: str
+
+
+class Readiness(Record, frozen=True, kw_only=True):
+    """When the node fell silent, and who noticed; None for what did not happen or was not seen.
+
+    ``lease_expired_at_s`` is the last renewal plus the lease's own duration: the node's word.
+    ``not_ready_at_s`` is the node controller's verdict with the grace period that it had here;
+    ``production_not_ready_at_s`` are the earliest and the latest moment of it with production's.
+    ``silence_s`` is the longest time without a renewal.
+    """
+
+    silence_s: float | None
+    lease_expired_at_s: float | None
+    not_ready_at_s: float | None
+    not_ready_reason: str
+    production_not_ready_at_s: tuple[float, float] | None
+
+
+class CrashLoop(Record, frozen=True, kw_only=True):
+    """A long-lived process that ended again and again: ``period_s`` between its ends, ``down_s`` of the
+    ``window_s`` that were watched without it."""
+
+    name: str
+    ends: int
+    period_s: float | None
+    down_s: float
+    window_s: float
 
 
 Programming = Literal["programmed", "nft_killed", "sync_failed", "timed_out", "daemon_died"]
@@ -259,6 +425,11 @@ class Outcome(Record, frozen=True, kw_only=True):
     ``retries`` counts syncs that followed a failed one; ``retry_interval_s`` is the longest time between the
     starts of two failed ones in a row: a change of endpoints brings the next sync earlier.
     ``ready_throughout`` is None where the status was not seen often enough to say.
+
+    ``victims`` are the names of what the kernel killed, in order, ``survivors`` the long-lived processes that
+    were there at the end. ``kernel_bytes_left`` is the kernel memory at the end beyond that of the idle node.
+    ``served`` is what clients met after it was decided what became of the Service or, without clients, what
+    the ruleset says; ``traffic_*`` are what they met before the phase, until then, and from there on.
     """
 
     programming: Programming
@@ -284,6 +455,21 @@ class Outcome(Record, frozen=True, kw_only=True):
     ready_at_end: bool
     ruleset: Ruleset | None
     doubts: tuple[Doubt, ...]
+    phase: Phase = "first_programming"
+    fates: tuple[FateSeen, ...] = ()
+    victims: tuple[str, ...] = ()
+    survivors: tuple[str, ...] = ()
+    readiness: Readiness | None = None
+    crash_loops: tuple[CrashLoop, ...] = ()
+    nft_list_bytes_peak: Measure | None = None
+    kernel_bytes_left: int | None = None
+    syncs: int = 0
+    syncs_failed: int = 0
+    sync_s_max: float | None = None
+    served: Served | None = None
+    traffic_before: Traffic | None = None
+    traffic_during: Traffic | None = None
+    traffic_after: Traffic | None = None
 
 
 class Verdict(Record, frozen=True, kw_only=True):

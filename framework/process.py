@@ -28,6 +28,7 @@ KILL_TIMEOUT_S: Final = 10.0
 DEFAULT_TIMEOUT_S: Final = 60.0
 ERROR_TAIL_CHARS: Final = 4000
 _ENTER_CGROUP: Final = 'echo 0 > "$0" && exec "$@"'
+_SET_OOM_SCORE: Final = 'echo "$0" > /proc/self/oom_score_adj && exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,14 @@ def describe_exit(exit_code: int) -> str:
     return f"status {exit_code}"
 
 
-def inside(argv: Sequence[str], *, cgroup_procs: Path | None = None, netns: str | None = None) -> list[str]:
-    """``argv`` wrapped so that it runs in a cgroup and a named network namespace.
+def inside(
+    argv: Sequence[str],
+    *,
+    cgroup_procs: Path | None = None,
+    netns: str | None = None,
+    oom_score_adj: int | None = None,
+) -> list[str]:
+    """``argv`` wrapped so that it runs in a cgroup and a named network namespace, with an oom_score_adj.
 
     ``cgroup_procs`` is the path of the cgroup's ``cgroup.procs``. The namespace is entered with nsenter:
     ``ip netns exec`` would remount /sys and hide the cgroup file systems from kubelet.
@@ -75,6 +82,8 @@ def inside(argv: Sequence[str], *, cgroup_procs: Path | None = None, netns: str 
     wrapped = list(argv)
     if netns is not None:
         wrapped = ["nsenter", f"--net=/run/netns/{netns}", "--", *wrapped]
+    if oom_score_adj is not None:
+        wrapped = ["sh", "-c", _SET_OOM_SCORE, str(oom_score_adj), *wrapped]
     if cgroup_procs is not None:
         wrapped = ["sh", "-c", _ENTER_CGROUP, str(cgroup_procs), *wrapped]
     return wrapped
@@ -142,6 +151,7 @@ class Daemon:
         log_path: Path,
         cgroup_procs: Path | None = None,
         netns: str | None = None,
+        oom_score_adj: int | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Daemon:
@@ -150,7 +160,7 @@ class Daemon:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as output:
             popen = subprocess.Popen(
-                inside(words, cgroup_procs=cgroup_procs, netns=netns),
+                inside(words, cgroup_procs=cgroup_procs, netns=netns, oom_score_adj=oom_score_adj),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

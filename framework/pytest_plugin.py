@@ -11,16 +11,18 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO, get_args
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from framework.binaries import Binaries, show_progress
+from framework.capture import Clock
 from framework.errors import BadInputError, MissingRequirementError
 from framework.lab import Lab, LabSettings
 from framework.measurement import RealNode
@@ -28,7 +30,7 @@ from framework.outcome import RunResult
 from framework.preflight import require_machine
 from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
 from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
-from framework.spec import AskedMode, RealNodeSpec, TextAccount, require_count, require_version
+from framework.spec import AskedMode, Ballast, RealNodeSpec, require_count, require_version
 from framework.units import parse_bytes, parse_count
 from framework.workload import DaemonSetService
 
@@ -271,39 +273,53 @@ def daemonset_service(lab: Lab, _live_view: None) -> Iterator[Callable[..., Daem
 def real_node(
     request: pytest.FixtureRequest, lab: Lab, _live_view: None
 ) -> Iterator[Callable[..., RealNode]]:
-    """``real_node(memory="2GiB", kube_proxy="1.35.0", ballast="0", kube_proxy_config={})``: a fresh node.
+    """``real_node(memory="2GiB", kube_proxy="1.35.0")``: a fresh node, removed after the test.
 
-    Ready through its own kubelet, kube-proxy in sync with an idle cluster. Removed after the test. With
-    ``text="host"`` the pages of its executables are not charged to it.
+    Ready through its own kubelet, kube-proxy in sync with an idle cluster. ``ballast`` is what else runs on
+    it: a size (``"300MiB"``, of system daemons), or Ballast objects. ``oom_policy``, ``restart``, ``text``
+    and ``kube_proxy_config`` are those of RealNodeSpec. The nodes of one test tell their times on one clock.
     """
     state = request.config.stash[_STATE]
     nodes: list[RealNode] = []
     repro = f"pytest {shlex.quote(request.node.nodeid)} --max-nodes {state.settings.max_nodes}"
+    clock = Clock.start()
 
     def make(
-        *,
-        memory: str,
-        kube_proxy: str,
-        ballast: str = "0",
-        kube_proxy_config: dict[str, Any] | None = None,
-        text: TextAccount = "charged",
+        *, memory: str, kube_proxy: str, ballast: str | Sequence[Ballast] = (), **options: Any
     ) -> RealNode:
-        spec = RealNodeSpec(
+        spec = _node_spec(
             memory_bytes=parse_bytes(memory),
             kube_proxy=require_version(kube_proxy, where="kube_proxy"),
-            kube_proxy_config=kube_proxy_config or {},
-            ballast_bytes=parse_bytes(ballast, where="ballast"),
-            text=text,
+            ballast=_ballast(ballast),
+            **options,
         )
-        nodes.append(RealNode.start(lab, spec, test_id=request.node.nodeid, repro=repro))
+        nodes.append(RealNode.start(lab, spec, test_id=request.node.nodeid, repro=repro, clock=clock))
         return nodes[-1]
 
     yield make
     _finish(nodes, state, request.node)
 
 
+def _node_spec(**asked: Any) -> RealNodeSpec:
+    try:
+        return msgspec.convert(asked, RealNodeSpec)
+    except msgspec.ValidationError as error:
+        raise BadInputError(
+            f"no such node: {error}",
+            where="real_node",
+            remedy=f"it has {', '.join(RealNodeSpec.__struct_fields__)}",
+        ) from error
+
+
+def _ballast(asked: str | Sequence[Ballast]) -> tuple[Ballast, ...]:
+    if not isinstance(asked, str):
+        return tuple(asked)
+    size_bytes = parse_bytes(asked, where="ballast")
+    return (Ballast(name="ballast", kind="system", memory_bytes=size_bytes),) if size_bytes else ()
+
+
 def _finish(nodes: list[RealNode], state: _State, item: pytest.Item) -> None:
-    measurements = [node.measurement for node in nodes if node.measurement is not None]
+    measurements = [measurement for node in nodes for measurement in node.measurements]
     for node in nodes:
         node.stop()
     for measurement in measurements:

@@ -14,6 +14,10 @@ MEMORY_BYTES_MIN: Final = 64 * MIB
 """Below this kubelet and containerd alone do not start (about 120 MiB resident together)."""
 NODES_MAX: Final = 1_000_000
 VERSION: Final = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
+OOM_SCORE_MIN: Final = -1000
+OOM_SCORE_MAX: Final = 1000
+"""Bounds of oom_score_adj (proc(5))."""
+_COMM: Final = re.compile(r"[A-Za-z0-9-]{1,15}", re.ASCII)
 
 NATIVE_ENDPOINTS_MAX: Final = 1_000
 """What ``auto`` lets the real DaemonSet controller create: 70 pods/s on 2 CPUs, fewer the larger the
@@ -37,20 +41,77 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Base of what is asked."""
 
 
+BallastKind = Literal["system", "guaranteed", "burstable", "besteffort"]
+"""What a ballast stands for: a system daemon, or a pod of one of the three QoS classes."""
+
+Content = Literal["anonymous", "page_cache"]
+"""``anonymous``: written once, never given back. ``page_cache``: a file that is read again each second, which
+the kernel may reclaim and then has to read again."""
+
+DAEMON_NAMES: Final = ("containerd", "kubelet", "kube-proxy")
+"""The node's own daemons, in the order of their start; nft runs as kube-proxy's child."""
+
+
+class Ballast(Spec, frozen=True, kw_only=True):
+    """Memory that something else on the node holds, charged to the node.
+
+    ``name`` is what the kernel log calls its process (15 characters at most). ``request_bytes`` is what a
+    Burstable pod requests, half of its memory unless given: its oom_score_adj follows from it.
+    """
+
+    name: str
+    kind: BallastKind
+    memory_bytes: int
+    content: Content = "anonymous"
+    request_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if _COMM.fullmatch(self.name) is None or self.name in (*DAEMON_NAMES, "nft"):
+            raise BadInputError(
+                f"{self.name!r} can't name a ballast",
+                where="ballast",
+                remedy="give 1 to 15 letters, digits or dashes, and no name of the node's own daemons",
+            )
+        if self.memory_bytes <= 0:
+            raise BadInputError(
+                f"{self.name} holds {self.memory_bytes} bytes", where="ballast", remedy="give more than 0"
+            )
+        if self.request_bytes is not None and not 0 <= self.request_bytes <= self.memory_bytes:
+            raise BadInputError(
+                f"{self.name} requests {self.request_bytes} bytes of {self.memory_bytes}",
+                where="ballast",
+                remedy="give a request from 0 to its memory",
+            )
+
+    @property
+    def requested_bytes(self) -> int:
+        return self.memory_bytes // 2 if self.request_bytes is None else self.request_bytes
+
+
+OomPolicyName = Literal["production", "flat"]
+OomPolicy = OomPolicyName | dict[str, int]
+"""Who is killed first: ``production``'s oom_score_adj; ``flat``, the same for all, so that size alone
+decides; or production's with some scores given by name of the daemon or ballast (``{"kubelet": 0}``)."""
+
+RestartPolicy = Literal["none", "production"]
+"""What becomes of a daemon that ended: nothing, or it starts again as in production, with its back-off."""
+
+
 class RealNodeSpec(Spec, frozen=True, kw_only=True):
     """A real node: ``memory_bytes`` limits kubelet, containerd, kube-proxy, nft and the ballast together.
 
     ``kube_proxy`` is an exact version; ``kube_proxy_config`` is merged over the KubeProxyConfiguration that
-    the framework writes. ``ballast_bytes`` is anonymous memory held by a process of the node. ``text`` says
-    who pays for the executables' pages: the node, as on a machine of its own (``charged``), or the host,
-    which keeps them in memory for all (``host``).
+    the framework writes. ``text`` says who pays for the executables' pages: the node, as on a machine of its
+    own (``charged``), or the host, which keeps them in memory for all (``host``).
     """
 
     memory_bytes: int
     kube_proxy: str
     kube_proxy_config: dict[str, Any] = msgspec.field(default_factory=dict)
-    ballast_bytes: int = 0
+    ballast: tuple[Ballast, ...] = ()
     text: TextAccount = "charged"
+    oom_policy: OomPolicy = "production"
+    restart: RestartPolicy = "none"
 
     def __post_init__(self) -> None:
         require_version(self.kube_proxy, where="kube_proxy")
@@ -60,12 +121,41 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
                 where="memory",
                 remedy=f"give at least {mib(MEMORY_BYTES_MIN)} MiB",
             )
-        if not 0 <= self.ballast_bytes < self.memory_bytes:
+        if self.ballast_bytes >= self.memory_bytes:
             raise BadInputError(
                 f"ballast {mib(self.ballast_bytes)} MiB does not fit a node of {mib(self.memory_bytes)} MiB",
                 where="ballast",
                 remedy="give less ballast or more memory",
             )
+        names = [ballast.name for ballast in self.ballast]
+        if len(set(names)) < len(names):
+            raise BadInputError(
+                f"ballast {', '.join(names)} has one name twice", where="ballast", remedy="name each once"
+            )
+        if isinstance(self.oom_policy, dict):
+            self._check_scores(self.oom_policy, known={*DAEMON_NAMES, *names})
+
+    @staticmethod
+    def _check_scores(scores: dict[str, int], *, known: set[str]) -> None:
+        unknown = sorted(set(scores) - known)
+        if unknown or not scores:
+            raise BadInputError(
+                f"an OOM policy names {', '.join(unknown) or 'nobody'}",
+                where="oom_policy",
+                remedy=f"name some of {', '.join(sorted(known))}; nft has what kube-proxy has",
+            )
+        wrong = {name: score for name, score in scores.items() if not OOM_SCORE_MIN < score <= OOM_SCORE_MAX}
+        if wrong:
+            raise BadInputError(
+                f"oom_score_adj {wrong} is out of bounds",
+                where="oom_policy",
+                remedy=f"give {OOM_SCORE_MIN + 1} to {OOM_SCORE_MAX}: {OOM_SCORE_MIN} is never killed",
+            )
+
+    @property
+    def ballast_bytes(self) -> int:
+        """What all ballast holds together."""
+        return sum(ballast.memory_bytes for ballast in self.ballast)
 
 
 class ServiceSpec(Spec, frozen=True, kw_only=True):

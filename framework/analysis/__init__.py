@@ -1,23 +1,29 @@
 """From evidence to outcomes to verdicts: pure functions, no cluster needed."""
 
-from framework.analysis.fidelity import OOM_SCORES_PRODUCTION, RunFacts, deviations, refusals
+from framework.analysis.fates import CAUSE_WORDS, sync_failure_cause, timeline
+from framework.analysis.fidelity import RunFacts, deviations, refusals
 from framework.analysis.outcomes import derive_outcome
+from framework.analysis.reading import TRAFFIC_BEFORE_S
 from framework.analysis.table import (
     bounded_mib,
+    describe_ballast,
     describe_measure,
     describe_outcome,
     outcome_rows,
     render_rows,
 )
+from framework.analysis.traffic import traffic
 from framework.analysis.verdicts import Expectation, VerdictError, expect, judge
 
 __all__ = [
-    "OOM_SCORES_PRODUCTION",
+    "CAUSE_WORDS",
+    "TRAFFIC_BEFORE_S",
     "Expectation",
     "RunFacts",
     "VerdictError",
     "bounded_mib",
     "derive_outcome",
+    "describe_ballast",
     "describe_measure",
     "describe_outcome",
     "deviations",
@@ -26,4 +32,7 @@ __all__ = [
     "outcome_rows",
     "refusals",
     "render_rows",
+    "sync_failure_cause",
+    "timeline",
+    "traffic",
 ]

@@ -1,7 +1,7 @@
 """Where a measurement differs from production, and what that makes unknowable.
 
 ``deviations`` lists every difference for the result, so that a figure never travels without them. Most only
-shift figures. ``refusals`` finds the few that decide an assertion: it replays each OOM kill with production's
+shift figures. ``refusals`` finds the few that decide an assertion: it replays each OOM kill with the asked
 ``oom_score_adj`` over the kernel's own table of candidates, and where another process would have died,
 nothing can be said about who dies. Both are pure functions of recorded facts.
 """
@@ -12,37 +12,26 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 from framework.cluster.lease_budget import PRODUCTION_GRACE_S, PRODUCTION_LEASE_S
-from framework.outcome import Component, Doubt, Evidence, FidelityItem, OomCandidate, OomKill
-from framework.spec import EndpointMode, Spec, TextAccount
+from framework.oom_scores import SYSTEM_SCORE, scores_by_comm
+from framework.outcome import Component, Doubt, Evidence, FidelityItem, OomCandidate, OomKill, OomScores
+from framework.spec import Ballast, BallastKind, Content, EndpointMode, Spec, TextAccount
 from framework.units import mib
 
 SKEW_MINORS_MAX: Final = 3
 """kube-proxy may be up to three minors older than kube-apiserver, and never newer (version skew policy)."""
-OOM_SCORES_PRODUCTION: Final[Mapping[str, int]] = {
-    "kubelet": -999,
-    "kube-proxy": -999,
-    "nft": -999,
-    "containerd": -999,
-    "containerd-shim": -998,
-    "pause": -998,
-}
-"""oom_score_adj of a node's daemons by comm (15 characters); nft inherits kube-proxy's, containerd gives its
-shims one more than its own, kubelet gives pause -998. Everything else counts as a system daemon: 0."""
-OOM_SCORE_SYSTEM_DAEMON: Final = 0
 
 
 class RunFacts(Spec, frozen=True, kw_only=True):
     """What a run did otherwise than production would; the input of ``deviations`` and ``refusals``.
 
-    ``oom_scores`` is ``flat`` where all processes of the node have the same oom_score_adj, ``shifted`` where
-    they keep differences but not values. ``memory_bytes_seen_by_kubelet`` is what kubelet takes for the
-    node's capacity. ``rebuilt`` are the executables that are no official builds. ``apiserver`` and
+    ``oom_scores`` are the node's, asked and applied. ``memory_bytes_seen_by_kubelet`` is what kubelet takes
+    for the node's capacity. ``rebuilt`` are the executables that are no official builds. ``apiserver`` and
     ``kube_proxy`` are versions such as ``1.35.0``. ``fakes_not_ready`` are fake nodes that the node
     controller called NotReady at the end of the measurement; None where it didn't say.
     """
 
     cgroup_mode: Literal["v1", "v2"]
-    oom_scores: Literal["production", "flat", "shifted"]
+    oom_scores: OomScores
     node_memory_bytes: int
     memory_bytes_seen_by_kubelet: int
     node_monitor_grace_period_s: float
@@ -56,7 +45,7 @@ class RunFacts(Spec, frozen=True, kw_only=True):
     apiserver: str
     kube_proxy: str
     rebuilt: tuple[Component, ...] = ()
-    ballast_bytes: int = 0
+    ballast: tuple[Ballast, ...] = ()
     text: TextAccount = "charged"
     fakes_not_ready: int | None = 0
 
@@ -96,24 +85,51 @@ def _memory_items(facts: RunFacts) -> Iterator[FidelityItem]:
             effect="the node looks about 200 MiB of page cache cheaper, and near its limit a process is "
             "killed where a node that pays for its text would starve first",
         )
-    if facts.oom_scores != "production":
-        yield _oom_score_item(facts.oom_scores)
-    if facts.ballast_bytes:
+    yield from _oom_score_items(facts.oom_scores)
+    if facts.ballast:
+        held = ", ".join(
+            f"{mib(each.memory_bytes)} MiB of {_CONTENT_WORDS[each.content]} as {_KIND_WORDS[each.kind]}"
+            for each in facts.ballast
+        )
         yield FidelityItem(
             id="ballast",
-            what=f"{mib(facts.ballast_bytes)} MiB of anonymous memory stand for everything else on the node",
-            effect="real neighbours also hold page cache and can be evicted; the ballast never shrinks",
+            what=f"processes stand for everything else on the node: {held}",
+            effect="they have the oom_score_adj of what they stand for, but are no pods: nobody evicts them, "
+            "and they neither grow nor shrink",
         )
 
 
-def _oom_score_item(scores: Literal["flat", "shifted"]) -> FidelityItem:
-    if scores == "flat":
-        what = "oom_score_adj can't be lowered here (no CAP_SYS_RESOURCE), all processes have the same"
-        effect = "the kernel chooses its victim by size alone; in production anything above -999 goes first"
-    else:
-        what = "oom_score_adj is shifted upwards (no CAP_SYS_RESOURCE) and capped at 1000"
-        effect = "processes whose scores meet the cap may change places as victims"
-    return FidelityItem(id="oom-score-adj", what=what, effect=effect)
+_CONTENT_WORDS: Final[dict[Content, str]] = {"anonymous": "anonymous memory", "page_cache": "page cache"}
+_KIND_WORDS: Final[dict[BallastKind, str]] = {
+    "system": "a system daemon",
+    "guaranteed": "a Guaranteed pod",
+    "burstable": "a Burstable pod",
+    "besteffort": "a BestEffort pod",
+}
+
+
+def _oom_score_items(scores: OomScores) -> Iterator[FidelityItem]:
+    if scores.policy == "flat":
+        yield FidelityItem(
+            id="oom-flat",
+            what="all processes of the node have the same oom_score_adj, as asked",
+            effect="the kernel chooses by size alone; in production anything above -999 goes first",
+        )
+    if scores.policy == "explicit":
+        asked = ", ".join(f"{name} {score}" for name, score in sorted(scores.asked.items()))
+        yield FidelityItem(
+            id="oom-explicit",
+            what=f"oom_score_adj as asked: {asked}",
+            effect="other scores than production's choose other victims",
+        )
+    if scores.shift and scores.policy != "flat":
+        capped = f", and {', '.join(scores.capped)} met the cap of 1000" if scores.capped else ""
+        yield FidelityItem(
+            id="oom-score-adj",
+            what=f"every oom_score_adj is {scores.shift} higher (no CAP_SYS_RESOURCE){capped}",
+            effect="differences, and so victims, stay the same but for those that met the cap; each kill is "
+            "replayed with the true scores",
+        )
 
 
 def _control_plane_items(facts: RunFacts) -> Iterator[FidelityItem]:
@@ -218,46 +234,40 @@ def _fleet_refusals(facts: RunFacts) -> Iterator[Doubt]:
         )
 
 
-def refusals(
-    facts: RunFacts, evidence: Evidence, oom_scores: Mapping[str, int] = OOM_SCORES_PRODUCTION
-) -> tuple[Doubt, ...]:
-    """The deviations that make an assertion about this evidence unknowable.
-
-    ``oom_scores`` maps a comm to the oom_score_adj that it has in production; a ballast should be named here
-    with the score of what it stands for.
-    """
+def refusals(facts: RunFacts, evidence: Evidence) -> tuple[Doubt, ...]:
+    """The deviations that make an assertion about this evidence unknowable."""
     return (
-        *_victim_refusals(facts, evidence, oom_scores),
+        *_victim_refusals(facts.oom_scores, evidence),
         *_ready_refusals(facts, evidence),
         *_fleet_refusals(facts),
     )
 
 
-def _victim_refusals(facts: RunFacts, evidence: Evidence, oom_scores: Mapping[str, int]) -> Iterator[Doubt]:
-    if facts.oom_scores == "production":
+def _victim_refusals(scores: OomScores, evidence: Evidence) -> Iterator[Doubt]:
+    if not scores.shift:
         return
     for kill in evidence.oom_kills:
-        victim = _production_victim(kill, evidence.cgroup.limit_bytes, oom_scores)
+        victim = _true_victim(kill, evidence.cgroup.limit_bytes, scores_by_comm(scores.asked))
         if victim is None:
             yield Doubt(
                 about=("victims",),
-                text=f"oom_score_adj is {facts.oom_scores} and the kernel log lists no candidates at the "
-                f"kill of {kill.victim_comm}: production may have chosen another victim",
+                text=f"oom_score_adj is {scores.shift} too high and the kernel log lists no candidates at "
+                f"the kill of {kill.victim_comm}: the true scores may have chosen another victim",
             )
         elif victim.pid != kill.victim_pid:
             yield Doubt(
                 about=("victims",),
-                text=f"oom_score_adj is {facts.oom_scores}: {kill.victim_comm} was killed, production's "
+                text=f"oom_score_adj is {scores.shift} too high: {kill.victim_comm} was killed, the true "
                 f"scores would have chosen {victim.comm} ({mib(victim.memory_bytes_rss)} MiB)",
             )
 
 
-def _production_victim(kill: OomKill, limit_bytes: int, oom_scores: Mapping[str, int]) -> OomCandidate | None:
-    """Whom the kernel would have chosen with production's scores (oom_badness() in its mm/oom_kill.c)."""
+def _true_victim(kill: OomKill, limit_bytes: int, oom_scores: Mapping[str, int]) -> OomCandidate | None:
+    """Whom the kernel would have chosen with the asked scores (oom_badness() in its mm/oom_kill.c)."""
 
     def badness(candidate: OomCandidate) -> float:
         held = candidate.memory_bytes_rss + candidate.page_table_bytes + candidate.swap_bytes
-        return held + oom_scores.get(candidate.comm, OOM_SCORE_SYSTEM_DAEMON) * limit_bytes / 1000
+        return held + oom_scores.get(candidate.comm, SYSTEM_SCORE) * limit_bytes / 1000
 
     return max(kill.candidates, key=badness, default=None)
 

@@ -12,28 +12,15 @@ about syncs is therefore said about the family that carries the Service.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final
 
-from framework.outcome import (
-    Doubt,
-    Evidence,
-    Measure,
-    OomKill,
-    Outcome,
-    ProcessExit,
-    Programming,
-    ProxySync,
-)
+from framework.analysis.fates import crash_loops, fates, readiness
+from framework.analysis.reading import STATUS_GAP_S_MAX, Reading
+from framework.outcome import Doubt, Evidence, Outcome
 from framework.units import mib
 
-STATUS_GAP_S_MAX: Final = 5.0
-"""Between two looks further apart than this a node could have been NotReady unseen: half of the 10 s in which
-a kubelet renews its lease, so that no renewal that fails goes by without a look."""
 PEAK_DISAGREEMENT_MAX: Final = 0.05
 """Share by which the kernel log and the exit record of one killed process may differ: pages are still freed
 and charged between the log line and the exit."""
@@ -41,8 +28,9 @@ and charged between the log line and the exit."""
 
 def derive_outcome(evidence: Evidence) -> Outcome:
     """The outcome of one measurement, with every doubt about it."""
-    reading = _Reading(evidence)
-    samples = evidence.status
+    reading = Reading(evidence)
+    kills = sorted(evidence.oom_kills, key=lambda kill: kill.at_s)
+    ended = [sync for sync in reading.syncs if (sync.ended_at_s or 0) >= evidence.workload_applied_at_s]
     retry_starts_s = [sync.started_at_s for sync in reading.syncs if sync.error is not None]
     return Outcome(
         programming=reading.programming,
@@ -60,147 +48,33 @@ def derive_outcome(evidence: Evidence) -> Outcome:
         sync_s=reading.programming_sync.elapsed_s if reading.programming_sync else None,
         sync_full=reading.programming_sync.full if reading.programming_sync else None,
         programmed_after_s=_programmed_after_s(reading),
-        oom_victims=tuple(
-            kill.victim_comm for kill in sorted(evidence.oom_kills, key=lambda kill: kill.at_s)
-        ),
+        oom_victims=tuple(kill.victim_comm for kill in kills),
         sync_errors=tuple(dict.fromkeys(sync.error for sync in evidence.syncs if sync.error is not None)),
         retries=sum(earlier.error is not None for earlier, _ in pairwise(reading.syncs)),
         retry_interval_s=_longest_interval_s(retry_starts_s),
         ready_throughout=reading.ready_throughout,
-        ready_at_end=bool(samples) and max(samples, key=lambda sample: sample.at_s).ready == "True",
+        ready_at_end=reading.ready_at_end,
         ruleset=evidence.ruleset,
         doubts=tuple(_doubts(reading)),
+        phase=evidence.phase,
+        fates=fates(reading),
+        victims=tuple(reading.victim(kill) for kill in kills),
+        survivors=tuple(daemon.name for daemon in evidence.daemons if daemon.exit_code is None),
+        readiness=readiness(evidence),
+        crash_loops=crash_loops(evidence),
+        nft_list_bytes_peak=reading.nft_list_peak,
+        kernel_bytes_left=evidence.cgroup.end.kernel_bytes - evidence.cgroup.baseline.kernel_bytes,
+        syncs=len(ended),
+        syncs_failed=sum(sync.error is not None for sync in ended),
+        served=reading.served,
+        traffic_before=reading.traffic_before,
+        traffic_during=reading.traffic_during,
+        traffic_after=reading.traffic_after,
+        sync_s_max=max((sync.elapsed_s for sync in ended if sync.elapsed_s is not None), default=None),
     )
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One evidence with what is read off it more than once."""
-
-    evidence: Evidence
-
-    @cached_property
-    def family(self) -> Literal["IPv4", "IPv6"]:
-        """The IP family whose syncs carry the Service."""
-        carrying = [sync for sync in self.evidence.syncs if sync.endpoints]
-        if carrying:
-            return max(carrying, key=lambda sync: sync.endpoints or 0).family
-        failed = [sync for sync in self.evidence.syncs if sync.error is not None]
-        return failed[0].family if failed else "IPv4"
-
-    @cached_property
-    def syncs(self) -> tuple[ProxySync, ...]:
-        """The syncs of the Service's family in the order of their starts."""
-        ours = (sync for sync in self.evidence.syncs if sync.family == self.family)
-        return tuple(sorted(ours, key=lambda sync: sync.started_at_s))
-
-    @cached_property
-    def complete_syncs(self) -> tuple[ProxySync, ...]:
-        """Syncs that ended well and had at least the expected endpoints, the workload's or earlier ones."""
-        expected = self.evidence.endpoints_expected
-        return tuple(sync for sync in self.syncs if _succeeded(sync) and (sync.endpoints or 0) >= expected)
-
-    @cached_property
-    def programming_sync(self) -> ProxySync | None:
-        """The first complete sync that ended after the workload was applied."""
-        applied_at_s = self.evidence.workload_applied_at_s
-        return next((sync for sync in self.complete_syncs if (sync.ended_at_s or 0) >= applied_at_s), None)
-
-    @cached_property
-    def listing_complete(self) -> bool:
-        ruleset = self.evidence.ruleset
-        return ruleset is not None and ruleset.endpoints == self.evidence.endpoints_expected
-
-    @cached_property
-    def nft_exits(self) -> tuple[ProcessExit, ...]:
-        return tuple(record for record in self.evidence.exits if record.comm == "nft")
-
-    @cached_property
-    def nft_sigkilled(self) -> tuple[ProcessExit, ...]:
-        return tuple(record for record in self.nft_exits if record.signal == signal.SIGKILL)
-
-    @cached_property
-    def attributed_kills(self) -> tuple[tuple[ProcessExit, OomKill], ...]:
-        """Every nft that died by SIGKILL together with the kernel-log record of the OOM kill that did it."""
-        kills = {kill.victim_pid: kill for kill in self.evidence.oom_kills if kill.victim_comm == "nft"}
-        return tuple((record, kills[record.pid]) for record in self.nft_sigkilled if record.pid in kills)
-
-    @cached_property
-    def nft_kill_is_final(self) -> bool:
-        """An nft was killed for memory and no sync that started after the last kill succeeded."""
-        if not self.attributed_kills:
-            return False
-        last_kill_at_s = max(kill.at_s for _, kill in self.attributed_kills)
-        return not any(_succeeded(sync) and sync.started_at_s >= last_kill_at_s for sync in self.syncs)
-
-    @cached_property
-    def programming(self) -> Programming:
-        """The gravest conclusion that holds."""
-        finished = [sync for sync in self.syncs if sync.error is not None or sync.ended_at_s is not None]
-        if any(daemon.exit_code is not None for daemon in self.evidence.daemons):
-            return "daemon_died"
-        if self.nft_kill_is_final:
-            return "nft_killed"
-        if self.is_programmed:
-            return "programmed"
-        if finished and finished[-1].error is not None:
-            return "sync_failed"
-        return "timed_out"
-
-    @cached_property
-    def is_programmed(self) -> bool:
-        return (
-            self.programming_sync is not None
-            and self.listing_complete
-            and self.evidence.programmed_at_s is not None
-        )
-
-    @cached_property
-    def biggest_nft(self) -> ProcessExit | None:
-        """The biggest nft that loaded a ruleset, or may have: its command line is unknown."""
-        loads = [record for record in self.nft_exits if record.loads_ruleset is not False]
-        return max(loads, key=lambda record: record.memory_bytes_peak, default=None)
-
-    @cached_property
-    def nft_peak(self) -> Measure | None:
-        """A lower bound where moments were missed, and for a killed process: it wanted more."""
-        biggest = self.biggest_nft
-        if biggest is None:
-            return None
-        is_lower = (
-            biggest.bound == "lower"
-            or biggest.signal == signal.SIGKILL
-            or self.evidence.measured_by == "poll"
-            or self.evidence.exit_records_lost > 0
-        )
-        return Measure(
-            value=biggest.memory_bytes_peak,
-            source=biggest.source,
-            bound="lower" if is_lower else "exact",
-        )
-
-    @cached_property
-    def status_gap_s(self) -> float:
-        """The longest time without a look at the node, from the workload to the end."""
-        begin_s, end_s = self.evidence.workload_applied_at_s, self.evidence.ended_at_s
-        looks = sorted(sample.at_s for sample in self.evidence.status if begin_s <= sample.at_s <= end_s)
-        return max(later - earlier for earlier, later in pairwise([begin_s, *looks, max(begin_s, end_s)]))
-
-    @cached_property
-    def ready_throughout(self) -> bool | None:
-        """False for any sample that is not Ready; None where a time without a sample was too long."""
-        begin_s, end_s = self.evidence.workload_applied_at_s, self.evidence.ended_at_s
-        looks = [sample.ready for sample in self.evidence.status if begin_s <= sample.at_s <= end_s]
-        if any(ready != "True" for ready in looks):
-            return False
-        return True if looks and self.status_gap_s <= STATUS_GAP_S_MAX else None
-
-
-def _succeeded(sync: ProxySync) -> bool:
-    return sync.error is None and sync.ended_at_s is not None
-
-
-def _programmed_after_s(reading: _Reading) -> float | None:
+def _programmed_after_s(reading: Reading) -> float | None:
     programmed_at_s = reading.evidence.programmed_at_s
     if not reading.is_programmed or programmed_at_s is None:
         return None
@@ -211,7 +85,7 @@ def _longest_interval_s(starts_s: Sequence[float]) -> float | None:
     return max((later - earlier for earlier, later in pairwise(starts_s)), default=None)
 
 
-def _doubts(reading: _Reading) -> Iterator[Doubt]:
+def _doubts(reading: Reading) -> Iterator[Doubt]:
     yield from _measuring_doubts(reading)
     yield from _kill_doubts(reading)
     yield from _peak_doubts(reading)
@@ -219,7 +93,7 @@ def _doubts(reading: _Reading) -> Iterator[Doubt]:
     yield from _ready_doubts(reading)
 
 
-def _measuring_doubts(reading: _Reading) -> Iterator[Doubt]:
+def _measuring_doubts(reading: Reading) -> Iterator[Doubt]:
     evidence, biggest = reading.evidence, reading.biggest_nft
     if evidence.measured_by == "poll":
         yield Doubt(
@@ -240,7 +114,7 @@ def _measuring_doubts(reading: _Reading) -> Iterator[Doubt]:
         )
 
 
-def _kill_doubts(reading: _Reading) -> Iterator[Doubt]:
+def _kill_doubts(reading: Reading) -> Iterator[Doubt]:
     evidence = reading.evidence
     sigkilled_pids = {record.pid for record in reading.nft_sigkilled}
     attributed_pids = {record.pid for record, _ in reading.attributed_kills}
@@ -263,7 +137,7 @@ def _kill_doubts(reading: _Reading) -> Iterator[Doubt]:
         )
 
 
-def _peak_doubts(reading: _Reading) -> Iterator[Doubt]:
+def _peak_doubts(reading: Reading) -> Iterator[Doubt]:
     for record, kill in reading.attributed_kills:
         rss_bytes = kill.memory_bytes_anon + kill.memory_bytes_file + kill.memory_bytes_shmem
         difference_bytes = abs(rss_bytes - record.memory_bytes_peak)
@@ -275,7 +149,7 @@ def _peak_doubts(reading: _Reading) -> Iterator[Doubt]:
             )
 
 
-def _programming_doubts(reading: _Reading) -> Iterator[Doubt]:
+def _programming_doubts(reading: Reading) -> Iterator[Doubt]:
     evidence, ruleset = reading.evidence, reading.evidence.ruleset
     expected = evidence.endpoints_expected
     logged = reading.programming_sync is not None
@@ -306,7 +180,7 @@ def _programming_doubts(reading: _Reading) -> Iterator[Doubt]:
         yield Doubt(about=("sync",), text="kube-proxy's log does not say how long the programming sync took")
 
 
-def _ready_doubts(reading: _Reading) -> Iterator[Doubt]:
+def _ready_doubts(reading: Reading) -> Iterator[Doubt]:
     if not reading.evidence.status:
         yield Doubt(about=("ready",), text="the node's status was never seen")
     elif reading.ready_throughout is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from framework.outcome import Measure, Outcome, Programming
+from framework.spec import Ballast
 from framework.units import mib
 
 PROGRAMMING_WORDS: Final[dict[Programming, str]] = {
@@ -70,6 +72,14 @@ def outcome_rows(outcome: Outcome) -> tuple[tuple[str, str], ...]:
         ("sync error", _errors(outcome)),
         ("ready", _ready(outcome)),
         *(("doubt", str(doubt)) for doubt in outcome.doubts),
+    )
+
+
+def describe_ballast(ballast: Sequence[Ballast]) -> str:
+    """``burstable 300 MiB, system 100 MiB page cache``; empty without any."""
+    return ", ".join(
+        f"{each.kind} {mib(each.memory_bytes)} MiB{'' if each.content == 'anonymous' else ' page cache'}"
+        for each in ballast
     )
 
 

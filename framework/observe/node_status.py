@@ -16,18 +16,19 @@ from urllib.parse import urlsplit
 import msgspec
 
 from framework.cluster import ApiEndpoint
-from framework.observe.ticker import Ticker
 from framework.outcome import NodeStatusSample
+from framework.ticker import Ticker
 
 STATUS_INTERVAL_S: Final = 1.0
 REQUEST_TIMEOUT_S: Final = 4.0
 _LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
-class _Condition(msgspec.Struct):
+class _Condition(msgspec.Struct, rename="camel"):
     type: str
     status: Literal["True", "False", "Unknown"]
     reason: str = ""
+    last_transition_time: datetime | None = None
 
 
 class _Status(msgspec.Struct):
@@ -111,11 +112,11 @@ class NodeStatusWatcher:
 def status_sample(at_s: float, now: datetime, node: bytes | None, lease: bytes | None) -> NodeStatusSample:
     """One sample from the JSON of the Node and of its Lease; None where the API server has none."""
     ready: Literal["True", "False", "Unknown", "absent"] = "absent"
-    reason = ""
+    reason, since = "", None
     if node is not None:
         for condition in msgspec.json.decode(node, type=_Node).status.conditions:
             if condition.type == "Ready":
-                ready, reason = condition.status, condition.reason
+                ready, reason, since = condition.status, condition.reason, condition.last_transition_time
     spec = msgspec.json.decode(lease, type=_Lease).spec if lease is not None else _LeaseSpec()
     renewed = spec.renew_time
     return NodeStatusSample(
@@ -124,4 +125,5 @@ def status_sample(at_s: float, now: datetime, node: bytes | None, lease: bytes |
         reason=reason,
         lease_age_s=(now - renewed).total_seconds() if renewed is not None else None,
         lease_duration_s=spec.lease_duration_seconds,
+        ready_since_s=at_s - (now - since).total_seconds() if since is not None else None,
     )

@@ -16,8 +16,8 @@ from typing import Final, Self
 
 from framework.cgroup import MemoryCgroup
 from framework.observe.recorder import ProcReader, Recorder
-from framework.observe.ticker import Ticker
 from framework.outcome import ProcessExit
+from framework.ticker import Ticker
 from framework.units import KIB
 
 POLL_INTERVAL_S: Final = 0.004

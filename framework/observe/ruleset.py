@@ -13,19 +13,20 @@ the load did, and must not change what is measured.
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import re
 import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Final
 
 from framework.errors import MissingRequirementError, TimeLimitError
 from framework.outcome import Ruleset
-from framework.process import CommandError, Completed, inside
+from framework.process import CommandError, Completed, inside, run
 
 LIST_TIMEOUT_S: Final = 300.0
 KUBE_PROXY_TABLE: Final = "kube-proxy"
@@ -68,8 +69,9 @@ class RulesetCounter:
             self._take(piece.group())
         self._rest = text[end:]
 
-    def ruleset(self) -> Ruleset:
-        """The counts of what was fed."""
+    def ruleset(self, expected: Set[tuple[str, str]] | None = None) -> Ruleset:
+        """The counts of what was fed; ``expected`` are the pairs of address and port that may be there."""
+        unexpected = set() if expected is None else self._endpoints - expected
         return Ruleset(
             tables=self._tables,
             chains=self._chains,
@@ -77,6 +79,7 @@ class RulesetCounter:
             elements=self._elements,
             endpoints=len(self._endpoints),
             listing_bytes=self._bytes,
+            unexpected=len(unexpected),
         )
 
     def _take(self, piece: str) -> None:
@@ -142,10 +145,13 @@ def read_ruleset(
     *,
     netns: str | None,
     endpoints_of: str | None = None,
+    expected: Set[tuple[str, str]] | None = None,
     nft: Path | str = "nft",
     timeout_s: float = LIST_TIMEOUT_S,
 ) -> Ruleset:
     """List and count the ruleset of a named network namespace (None: the current one).
+
+    ``expected`` are the pairs of address and port that ``endpoints_of`` has now.
 
     Raises CommandError when nft fails, TimeLimitError when it takes longer than ``timeout_s``, and
     MissingRequirementError when there is no such program.
@@ -154,7 +160,17 @@ def read_ruleset(
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for piece in _output(inside([str(nft), "list", "ruleset"], netns=netns), timeout_s):
         counter.feed(decoder.decode(piece))
-    return counter.ruleset()
+    return counter.ruleset(expected)
+
+
+def delete_ruleset(*, netns: str) -> None:
+    """Delete kube-proxy's tables of a network namespace, as a boot would; raises like ``read_ruleset``."""
+    tables = run(inside(["nft", "--json", "list", "tables"], netns=netns), timeout_s=LIST_TIMEOUT_S)
+    for entry in json.loads(tables.stdout)["nftables"]:
+        table = entry.get("table", {})
+        if table.get("name") == KUBE_PROXY_TABLE:
+            argv = ["nft", "delete", "table", table["family"], table["name"]]
+            run(inside(argv, netns=netns), timeout_s=LIST_TIMEOUT_S)
 
 
 def _output(argv: list[str], timeout_s: float) -> Iterator[bytes]:

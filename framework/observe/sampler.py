@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from framework.cgroup import MemoryCgroup
-from framework.observe.ticker import Ticker
 from framework.outcome import CgroupSample, Measure
+from framework.ticker import Ticker
 
 SAMPLE_INTERVAL_S: Final = 0.02
 SAMPLES_MAX: Final = 500_000

@@ -52,7 +52,7 @@ def containerd_config(folder: Path) -> str:
     return _CONTAINERD.format(folder=folder, socket=containerd_socket(folder))
 
 
-def kubelet_config(folder: Path, *, ca_file: str) -> str:
+def kubelet_config(folder: Path, *, ca_file: str, oom_score_adj: int) -> str:
     """A KubeletConfiguration.
 
     QoS cgroups are off, because kubelet would make them in the host's tree, outside the node's limit. The
@@ -78,13 +78,16 @@ def kubelet_config(folder: Path, *, ca_file: str) -> str:
             "localStorageCapacityIsolation": False,
             "makeIPTablesUtilChains": False,
             "nodeLeaseDurationSeconds": 40,
+            "oomScoreAdj": oom_score_adj,
             "readOnlyPort": 0,
             "volumePluginDir": str(folder / "kubelet" / "volume-plugins"),
         }
     )
 
 
-def kube_proxy_config(*, name: str, address: str, kubeconfig: Path, overrides: Mapping[str, Any]) -> str:
+def kube_proxy_config(
+    *, name: str, address: str, kubeconfig: Path, oom_score_adj: int, overrides: Mapping[str, Any]
+) -> str:
     """A KubeProxyConfiguration in nftables mode with ``overrides`` merged over it.
 
     Conntrack limits are left alone, because nf_conntrack_max belongs to the host.
@@ -98,6 +101,7 @@ def kube_proxy_config(*, name: str, address: str, kubeconfig: Path, overrides: M
         "metricsBindAddress": f"{address}:{KUBE_PROXY_METRICS_PORT}",
         "healthzBindAddress": f"{address}:{KUBE_PROXY_HEALTHZ_PORT}",
         "nodePortAddresses": ["primary"],
+        "oomScoreAdj": oom_score_adj,
         "clientConnection": {"kubeconfig": str(kubeconfig)},
         "conntrack": {
             "maxPerCore": 0,

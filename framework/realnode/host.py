@@ -4,16 +4,19 @@ containerd, kubelet and kube-proxy enter the cgroup before exec and run from pri
 from exec on is charged to the node's limit. The node registers itself and becomes Ready through its own
 kubelet, as any node does; kube-proxy starts after that and spawns nft from the node's own copy.
 
-The start is in the order of a boot: ballast, containerd, kubelet, Ready, kube-proxy, its first sync.
+The start is in the order of a boot: ballast, containerd, kubelet, Ready, kube-proxy, its first sync. Each
+process has the oom_score_adj of the node's OOM policy before its program is executed. With the restart policy
+``production`` a process that ended is started again after the delay that it would have there.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from framework import network
 from framework.binaries import Binaries, Binary
@@ -22,11 +25,13 @@ from framework.cluster import ApiEndpoint, EmbeddedCluster
 from framework.errors import KilonodeError
 from framework.lazy import LazyModule
 from framework.ledger import Folder, Ledger, Netns, Thing
-from framework.outcome import DaemonRecord, Measure
+from framework.oom_scores import lowest_score, plan_scores
+from framework.outcome import DaemonRecord, Measure, OomScores
 from framework.process import Daemon
-from framework.realnode import config
-from framework.realnode.private_copy import CopyPool, Executables
-from framework.spec import RealNodeSpec
+from framework.realnode import config, hold
+from framework.realnode.private_copy import CopyPool, Executables, evict
+from framework.realnode.supervisor import Supervisor
+from framework.spec import Ballast, RealNodeSpec
 from framework.wait import wait_until
 
 if TYPE_CHECKING:
@@ -47,15 +52,7 @@ HOST_SYSCTLS: Final = (
 )
 """What kubelet sets at its start (setupKernelTunables in pkg/kubelet/cm/container_manager_linux.go)."""
 _SYSTEM_PROGRAMS: Final = ("containerd", "containerd-shim-runc-v2", "runc", "nft")
-_BALLAST: Final = """
-import sys, time
-size = int(sys.argv[1])
-held = bytearray(size)
-held[::4096] = b"x" * len(range(0, size, 4096))
-print("held", flush=True)
-while True:
-    time.sleep(3600)
-"""
+_BALLAST_FILE_PIECE: Final = bytes(range(256)) * 4096
 
 
 @dataclass
@@ -72,8 +69,9 @@ class HostNode:
     binaries: dict[str, Binary]
     executables: Executables
     ledger: Ledger
+    oom_scores: OomScores
+    supervisor: Supervisor
     things: list[Thing] = field(default_factory=list)
-    daemons: dict[str, Daemon] = field(default_factory=dict)
 
     @classmethod
     def prepare(
@@ -102,6 +100,8 @@ class HostNode:
             endpoint=cluster.endpoint,
             binaries=found,
             ledger=ledger,
+            oom_scores=plan_scores(spec, lowest=lowest_score()),
+            supervisor=Supervisor(spec),
         )
         node._create(cluster)
         return node
@@ -122,19 +122,32 @@ class HostNode:
                 name=self.name,
                 address=self.address,
                 kubeconfig=self.endpoint.kubeconfig,
+                oom_score_adj=self.oom_scores.applied["kube-proxy"],
                 overrides=self.spec.kube_proxy_config,
             )
         )
         self._start_daemon("kube-proxy", f"--config={file}", "-v=2")
 
+    def stop_kube_proxy(self) -> None:
+        """End kube-proxy as a rollout would; its rules stay in the kernel."""
+        self.supervisor.release("kube-proxy").stop()
+
+    @property
+    def daemons(self) -> dict[str, Daemon]:
+        """The node's long-lived processes by name, in the order of their start; ended ones too."""
+        return self.supervisor.daemons
+
     def daemon_records(self) -> tuple[DaemonRecord, ...]:
         """The node's long-lived processes as they are now."""
-        return tuple(_describe(daemon) for daemon in self.daemons.values())
+        ballast = {each.name for each in self.spec.ballast}
+        return tuple(
+            _describe(daemon, "ballast" if name in ballast else "daemon")
+            for name, daemon in self.daemons.items()
+        )
 
     def stop(self) -> None:
         """End the daemons, remove the Node from the cluster and everything else from the machine."""
-        for daemon in reversed(self.daemons.values()):
-            daemon.stop()
+        self.supervisor.stop()
         self.cgroup.remove()
         self.executables.give_back()
         try:
@@ -184,8 +197,8 @@ class HostNode:
 
         Raises KilonodeError with the end of the log of the daemon that failed.
         """
-        if self.spec.ballast_bytes:
-            self._start_ballast()
+        for ballast in self.spec.ballast:
+            self._start_ballast(ballast)
         self._start_containerd()
         self._start_kubelet()
         wait_until(
@@ -195,20 +208,29 @@ class HostNode:
             describe=lambda: self.daemons["kubelet"].log_tail(1500),
         )
 
-    def _start_ballast(self) -> None:
-        daemon = Daemon.start(
-            "ballast",
-            [sys.executable, "-S", "-E", "-c", _BALLAST, str(self.spec.ballast_bytes)],
-            log_path=self.folder / "logs" / "ballast.log",
-            cgroup_procs=self.cgroup.procs_path,
+    def _start_ballast(self, ballast: Ballast) -> None:
+        what = str(ballast.memory_bytes)
+        if ballast.content == "page_cache":
+            what = str(self._ballast_file(ballast))
+        daemon = self._start(
+            ballast.name,
+            [sys.executable, "-S", "-E", hold.__file__, ballast.name, ballast.content, what],
         )
-        self.daemons["ballast"] = daemon
 
         def held() -> bool | None:
             daemon.require_alive()
             return "held" in daemon.log_tail() or None
 
-        wait_until(held, what="ballast held", timeout_s=BALLAST_TIMEOUT_S)
+        wait_until(held, what=f"ballast {ballast.name} held", timeout_s=BALLAST_TIMEOUT_S)
+
+    def _ballast_file(self, ballast: Ballast) -> Path:
+        """A file on disk whose pages nobody holds yet: who reads it first is charged for them."""
+        path = self.folder / f"{ballast.name}.ballast"
+        with path.open("wb") as file:
+            for offset in range(0, ballast.memory_bytes, len(_BALLAST_FILE_PIECE)):
+                file.write(_BALLAST_FILE_PIECE[: ballast.memory_bytes - offset])
+        evict(path)
+        return path
 
     def _start_containerd(self) -> None:
         (self.folder / "containerd.toml").write_text(config.containerd_config(self.folder))
@@ -225,7 +247,13 @@ class HostNode:
 
     def _start_kubelet(self) -> None:
         file = self.folder / "kubelet.yaml"
-        file.write_text(config.kubelet_config(self.folder, ca_file=self.endpoint.ca_file))
+        file.write_text(
+            config.kubelet_config(
+                self.folder,
+                ca_file=self.endpoint.ca_file,
+                oom_score_adj=self.oom_scores.applied["kubelet"],
+            )
+        )
         self._start_daemon(
             "kubelet",
             f"--config={file}",
@@ -239,19 +267,28 @@ class HostNode:
         )
 
     def _start_daemon(self, name: str, *arguments: str) -> Daemon:
-        daemon = Daemon.start(
+        return self._start(
             name,
             [self.executables.bin / name, *arguments],
-            log_path=self.folder / "logs" / f"{name}.log",
-            cgroup_procs=self.cgroup.procs_path,
             netns=self.netns,
             env={
                 "PATH": f"{self.executables.bin}:/usr/sbin:/usr/bin:/sbin:/bin",
                 "LD_LIBRARY_PATH": str(self.executables.lib),
             },
         )
-        self.daemons[name] = daemon
-        return daemon
+
+    def _start(self, name: str, argv: Sequence[str | Path], **options: Any) -> Daemon:
+        return self.supervisor.start(
+            name,
+            lambda: Daemon.start(
+                name,
+                argv,
+                log_path=self.folder / "logs" / f"{name}.log",
+                cgroup_procs=self.cgroup.procs_path,
+                oom_score_adj=self.oom_scores.applied[name],
+                **options,
+            ),
+        )
 
     def _ready(self) -> bool | None:
         self.daemons["kubelet"].require_alive()
@@ -276,7 +313,7 @@ class HostNode:
                 core.delete_node(self.name)
 
 
-def _describe(daemon: Daemon) -> DaemonRecord:
+def _describe(daemon: Daemon, role: Literal["daemon", "ballast"]) -> DaemonRecord:
     peak: Measure | None = None
     score = 0
     try:
@@ -293,4 +330,5 @@ def _describe(daemon: Daemon) -> DaemonRecord:
         exit_code=daemon.exit_code,
         memory_bytes_peak=peak,
         oom_score_adj=score,
+        role=role,
     )

@@ -8,7 +8,7 @@ controller can compute. Its status is what kwok's Stage ``pod-ready`` would give
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ PODS_PATH: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
 SLICES_PATH: Final = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
 SLICE_ENDPOINTS_MAX: Final = 100
 """kube-controller-manager's default of --max-endpoints-per-slice."""
+REPLACEMENT_OFFSET: Final = 500_000
+"""Between an endpoint's first and second address: half of the range of fake addresses."""
 _IMAGE: Final = "registry.k8s.io/pause:3.10"
 
 
@@ -93,8 +95,19 @@ def pod_name(spec: ServiceSpec, index: int) -> str:
 def slice_calls(spec: ServiceSpec) -> Iterator[Call]:
     """The requests that create the Service's EndpointSlices."""
     for first in range(0, spec.endpoints, SLICE_ENDPOINTS_MAX):
-        indexes = range(first, min(first + SLICE_ENDPOINTS_MAX, spec.endpoints))
-        yield Call("POST", SLICES_PATH, msgspec.json.encode(_slice_manifest(spec, indexes)))
+        yield Call("POST", SLICES_PATH, msgspec.json.encode(_slice_manifest(spec, first)))
+
+
+def replacement_calls(spec: ServiceSpec, replaced: Set[int], indexes: Iterable[int]) -> Iterator[Call]:
+    """The requests that change the slices of ``indexes``; those in ``replaced`` have their second address."""
+    for first in sorted({index - index % SLICE_ENDPOINTS_MAX for index in indexes}):
+        body = _slice_manifest(spec, first, replaced)
+        yield Call("PUT", f"{SLICES_PATH}/{body['metadata']['name']}", msgspec.json.encode(body))
+
+
+def endpoint_address(index: int, replaced: Set[int] = frozenset()) -> str:
+    """Where the endpoint of node ``index`` is; a replaced one is where no other was before."""
+    return node_address(index + (REPLACEMENT_OFFSET if index in replaced else 0))
 
 
 def _pod_manifest(spec: ServiceSpec, daemonset_uid: str, index: int) -> dict[str, Any]:
@@ -166,12 +179,13 @@ def _ready_status(pod_spec: dict[str, Any], address: str) -> dict[str, Any]:
     }
 
 
-def _slice_manifest(spec: ServiceSpec, indexes: range) -> dict[str, Any]:
+def _slice_manifest(spec: ServiceSpec, first: int, replaced: Set[int] = frozenset()) -> dict[str, Any]:
+    indexes = range(first, min(first + SLICE_ENDPOINTS_MAX, spec.endpoints))
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": f"{spec.name}-{indexes.start:06d}",
+            "name": f"{spec.name}-{first:06d}",
             "labels": {
                 "kubernetes.io/service-name": spec.name,
                 "endpointslice.kubernetes.io/managed-by": "kilonode.dev",
@@ -181,7 +195,7 @@ def _slice_manifest(spec: ServiceSpec, indexes: range) -> dict[str, Any]:
         "ports": [{"name": port_name(port), "port": port, "protocol": "TCP"} for port in spec.ports],
         "endpoints": [
             {
-                "addresses": [node_address(index)],
+                "addresses": [endpoint_address(index, replaced)],
                 "conditions": {"ready": True, "serving": True, "terminating": False},
                 "nodeName": node_name(index),
                 "zone": zone(index),

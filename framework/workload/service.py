@@ -20,6 +20,7 @@ moment at which nodes begin to pay.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from framework.cluster import ApiEndpoint, Bulk, run_bulk
-from framework.errors import KilonodeError
+from framework.errors import BadInputError, KilonodeError
 from framework.lazy import LazyModule
 from framework.outcome import Record
 from framework.spec import ServiceSpec
@@ -38,9 +39,11 @@ from framework.workload.manifests import (
     PODS_PATH,
     SLICES_PATH,
     daemonset_manifest,
+    endpoint_address,
     pod_calls,
     pod_name,
     pod_status_calls,
+    replacement_calls,
     service_manifest,
     slice_calls,
 )
@@ -99,6 +102,10 @@ class DaemonSetService:
         self._client = endpoint.client()
         self._core = kubernetes.client.CoreV1Api(self._client)
         self._applied_s: float | None = None
+        self._replaced: set[int] = set()
+        self._moved: set[int] = set()
+        self._pairs: frozenset[tuple[str, str]] | None = None
+        self._applying = threading.Lock()
         self._apps = kubernetes.client.AppsV1Api(self._client)
 
     @property
@@ -128,10 +135,54 @@ class DaemonSetService:
         Gives the moment of creation (CLOCK_BOOTTIME, seconds). One that is there stays, so that several nodes
         can be measured under it.
         """
-        if self._applied_s is None:
-            self._applied_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-            self._create()
-        return self._applied_s
+        with self._applying:
+            if self._applied_s is None:
+                self._applied_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+                self._pairs = None
+                self._create()
+            return self._applied_s
+
+    @property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """Address and port of every endpoint that the Service has now; none before it is applied."""
+        if self._pairs is None:
+            self._pairs = frozenset(
+                (endpoint_address(index, self._replaced), str(port))
+                for index in range(self.spec.endpoints if self._applied_s is not None else 0)
+                for port in self.spec.ports
+            )
+        return self._pairs
+
+    @property
+    def addresses_gone(self) -> tuple[str, ...]:
+        """Where endpoints were before they moved, and nobody is now."""
+        return tuple(endpoint_address(index, self._moved - self._replaced) for index in sorted(self._moved))
+
+    def replace(self, count: int, *, first: int = 0) -> float:
+        """Move ``count`` endpoints to new addresses, spread evenly from endpoint ``first`` on.
+
+        Replaced ones go back. Gives the moment before the first request (CLOCK_BOOTTIME, seconds).
+        """
+        if self.spec.mode != "endpointslices":
+            raise BadInputError(
+                f"endpoints can't be replaced in mode {self.spec.mode}: the pods' addresses are their nodes'",
+                where=self.full_name,
+                remedy='give mode="endpointslices"',
+            )
+        if not 0 < count <= self.spec.endpoints:
+            raise BadInputError(
+                f"{count} of {self.spec.endpoints} endpoints can't be replaced",
+                where=self.full_name,
+                remedy="replace one or more, and not more than there are",
+            )
+        chosen = {(first + n * self.spec.endpoints // count) % self.spec.endpoints for n in range(count)}
+        self._replaced ^= chosen
+        self._moved |= chosen
+        self._pairs = None
+        calls = replacement_calls(self.spec, self._replaced, chosen)
+        begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        run_bulk(lambda bulk: bulk.each(calls), self._endpoint)
+        return begun_s
 
     def _create(self) -> None:
         self._core.create_namespaced_service(NAMESPACE, service_manifest(self.spec))
@@ -187,6 +238,9 @@ class DaemonSetService:
     def withdraw(self) -> None:
         """Delete the Service and its slices, and keep the pods."""
         self._applied_s = None
+        self._replaced.clear()
+        self._moved.clear()
+        self._pairs = None
         self._ignore_missing(self._core.delete_namespaced_service, self.spec.name, NAMESPACE)
         if self.spec.mode == "endpointslices":
             discovery = kubernetes.client.DiscoveryV1Api(self._client)

@@ -18,7 +18,7 @@ from framework.fleet import LEASE_NAMESPACE
 from framework.ledger import Ledger
 from framework.process import inside, run
 from framework.realnode import HOST_SYSCTLS, CopyPool, HostNode
-from framework.spec import RealNodeSpec
+from framework.spec import Ballast, RealNodeSpec
 from framework.units import MIB
 from framework.wait import wait_until
 
@@ -28,7 +28,11 @@ LARGE = RealNodeSpec(
     kube_proxy="1.37.2",
     kube_proxy_config={"nftables": {"minSyncPeriod": "3s"}, "conntrack": {"min": 0}},
 )
-SMALL = RealNodeSpec(memory_bytes=600 * MIB, kube_proxy="1.35.0", ballast_bytes=BALLAST_BYTES)
+SMALL = RealNodeSpec(
+    memory_bytes=600 * MIB,
+    kube_proxy="1.35.0",
+    ballast=(Ballast(name="ballast", kind="besteffort", memory_bytes=BALLAST_BYTES),),
+)
 
 
 def sysctls() -> dict[str, str]:

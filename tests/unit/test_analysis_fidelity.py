@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -15,13 +15,25 @@ from test_analysis_outcomes import (
     an_outcome,
 )
 
-from framework.analysis import OOM_SCORES_PRODUCTION, Expectation, RunFacts, deviations, judge, refusals
-from framework.outcome import Component
+from framework.analysis import Expectation, RunFacts, deviations, judge, refusals
+from framework.outcome import Component, OomScores
+from framework.spec import Ballast
 from framework.units import GIB, MIB
 
+DAEMONS = {"kubelet": -999, "containerd": -999, "kube-proxy": -999}
+BALLAST = Ballast(name="ballast", kind="guaranteed", memory_bytes=500 * MIB)
+
+
+def scores(policy: Literal["production", "flat", "explicit"] = "production", **changes: Any) -> OomScores:
+    """Exact ones; ``shift`` and ``asked`` change them."""
+    given = OomScores(policy=policy, asked=DAEMONS, applied=DAEMONS, shift=0, capped=())
+    return msgspec.structs.replace(given, **changes)
+
+
+SHIFTED = scores(shift=999, asked={**DAEMONS, "ballast": 0}, capped=())
 PRODUCTION = RunFacts(
     cgroup_mode="v2",
-    oom_scores="production",
+    oom_scores=scores(),
     node_memory_bytes=2 * GIB,
     memory_bytes_seen_by_kubelet=2 * GIB,
     node_monitor_grace_period_s=50,
@@ -53,9 +65,10 @@ class TestDeviations:
         [
             ({"cgroup_mode": "v1"}, ["cgroup-v1"]),
             ({"memory_bytes_seen_by_kubelet": 24 * GIB}, ["no-eviction"]),
-            ({"oom_scores": "flat"}, ["oom-score-adj"]),
-            ({"oom_scores": "shifted"}, ["oom-score-adj"]),
-            ({"ballast_bytes": 500 * MIB}, ["ballast"]),
+            ({"oom_scores": scores("flat", shift=3)}, ["oom-flat"]),
+            ({"oom_scores": scores("explicit", shift=3)}, ["oom-explicit", "oom-score-adj"]),
+            ({"oom_scores": SHIFTED}, ["oom-score-adj"]),
+            ({"ballast": (BALLAST,)}, ["ballast"]),
             ({"node_monitor_grace_period_s": 700}, ["node-monitor-grace-period"]),
             ({"fake_lease_duration_s": 1200}, ["fake-lease"]),
             ({"endpoint_mode": "adopted"}, ["adopted-pods"]),
@@ -88,35 +101,40 @@ class TestDeviations:
 
 
 class TestVictimRefusals:
-    def test_the_biggest_of_equals_would_die_in_production_too(self) -> None:
-        assert refusals(facts(oom_scores="flat"), a_killed_evidence()) == ()
+    TABLE = (a_candidate("nft", 1063, 700), a_candidate("ballast", 500, 650))
 
-    def test_a_ballast_would_have_died_first(self) -> None:
-        table = (a_candidate("nft", 1063, 700), a_candidate("ballast", 500, 650))
-        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=table),))
-        (refusal,) = refusals(facts(oom_scores="flat"), evidence)
-        assert "nft was killed, production's scores would have chosen ballast (500 MiB)" in refusal.text
+    def test_the_biggest_of_equals_would_die_with_the_true_scores_too(self) -> None:
+        assert refusals(facts(oom_scores=SHIFTED), a_killed_evidence()) == ()
+
+    def test_a_ballast_whose_score_met_the_cap_would_have_died_first(self) -> None:
+        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=self.TABLE),))
+        (refusal,) = refusals(facts(oom_scores=SHIFTED), evidence)
+        assert "nft was killed, the true scores would have chosen ballast (500 MiB)" in refusal.text
         assert judge(
             an_outcome(a_killed_evidence()), Expectation(programming="nft_killed"), (refusal,)
         ).result == ("unknown")
 
     def test_a_ballast_may_stand_for_something_protected(self) -> None:
-        table = (a_candidate("nft", 1063, 700), a_candidate("ballast", 500, 650))
-        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=table),))
-        assert refusals(facts(oom_scores="flat"), evidence, {**OOM_SCORES_PRODUCTION, "ballast": -999}) == ()
+        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=self.TABLE),))
+        protected = scores(shift=999, asked={**DAEMONS, "ballast": -999})
+        assert refusals(facts(oom_scores=protected), evidence) == ()
+
+    def test_under_a_flat_policy_size_decides_as_asked(self) -> None:
+        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=self.TABLE),))
+        flat = scores("flat", shift=5, asked=dict.fromkeys((*DAEMONS, "ballast"), 0))
+        assert refusals(facts(oom_scores=flat), evidence) == ()
 
     def test_true_scores_are_trusted(self) -> None:
-        table = (a_candidate("nft", 1063, 700), a_candidate("ballast", 500, 650))
-        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=table),))
-        assert refusals(facts(oom_scores="production"), evidence) == ()
+        evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=self.TABLE),))
+        assert refusals(facts(), evidence) == ()
 
     def test_a_kill_without_candidates_can_not_be_replayed(self) -> None:
         evidence = a_killed_evidence(oom_kills=(an_oom_kill(candidates=()),))
-        (refusal,) = refusals(facts(oom_scores="shifted"), evidence)
+        (refusal,) = refusals(facts(oom_scores=SHIFTED), evidence)
         assert refusal.about == ("victims",)
 
     def test_no_kill_no_refusal(self) -> None:
-        assert refusals(facts(oom_scores="flat"), an_evidence()) == ()
+        assert refusals(facts(oom_scores=SHIFTED), an_evidence()) == ()
 
 
 class TestReadyRefusals:

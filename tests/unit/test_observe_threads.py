@@ -19,7 +19,7 @@ from framework.observe.kernel_log import KernelLog
 from framework.observe.polling import PollingRecorder
 from framework.observe.recorder import ProcReader
 from framework.observe.sampler import CgroupSampler
-from framework.observe.ticker import Ticker
+from framework.ticker import Ticker
 from framework.units import KIB, MIB
 from framework.wait import wait_until
 

@@ -11,10 +11,11 @@ from test_report_run_folder import a_checked_result
 
 from framework import pytest_plugin
 from framework.binaries import Binaries
+from framework.capture import Clock
 from framework.lab import LabSettings
 from framework.measurement import Measurement
 from framework.report import Reporter, RunFolder, load_run
-from framework.spec import RealNodeSpec
+from framework.spec import Ballast, RealNodeSpec
 from framework.units import MIB
 
 pytest_plugins = ["pytester"]
@@ -78,13 +79,13 @@ class FakeNode:
     spec: RealNodeSpec
     test_id: str
     repro: str
-    measurement: Measurement | None = None
+    measurements: list[Measurement] = field(default_factory=list)
     stopped: bool = False
 
     def program(self) -> Measurement:
         result = a_checked_result(stage="measured", verdict=None)
-        self.measurement = Measurement(result, self.lab.run_folder.start(result), (), self.repro)
-        return self.measurement
+        self.measurements.append(Measurement(result, self.lab.run_folder.start(result), (), self.repro))
+        return self.measurements[-1]
 
     def stop(self) -> None:
         self.stopped = True
@@ -102,7 +103,7 @@ class Fakes:
         self.labs.append(FakeLab(settings, **parts, left=self.left))
         return self.labs[-1]
 
-    def start(self, lab: FakeLab, spec: RealNodeSpec, *, test_id: str, repro: str) -> FakeNode:
+    def start(self, lab: FakeLab, spec: RealNodeSpec, *, test_id: str, repro: str, clock: Clock) -> FakeNode:
         self.nodes.append(FakeNode(lab, spec, test_id, repro))
         return self.nodes[-1]
 
@@ -257,7 +258,7 @@ class TestMeasurements:
         assert node.spec == RealNodeSpec(
             memory_bytes=1400 * MIB,
             kube_proxy="1.35.0",
-            ballast_bytes=500_000_000,
+            ballast=(Ballast(name="ballast", kind="system", memory_bytes=500_000_000),),
             kube_proxy_config={"a": {}},
         )
         assert node.test_id == "test_story.py::test_it"

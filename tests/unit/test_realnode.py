@@ -35,14 +35,20 @@ TREES: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
 
 def kube_proxy(**overrides: Any) -> dict[str, Any]:
     text = kube_proxy_config(
-        name="real-1", address="198.18.0.10", kubeconfig=FOLDER / "kubeconfig", overrides=overrides
+        name="real-1",
+        address="198.18.0.10",
+        kubeconfig=FOLDER / "kubeconfig",
+        oom_score_adj=-999,
+        overrides=overrides,
     )
     document: dict[str, Any] = yaml.safe_load(text)
     return document
 
 
 def kubelet() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load(kubelet_config(FOLDER, ca_file="/state/ca.crt"))
+    document: dict[str, Any] = yaml.safe_load(
+        kubelet_config(FOLDER, ca_file="/state/ca.crt", oom_score_adj=-999)
+    )
     return document
 
 
@@ -53,6 +59,7 @@ class TestKubeProxy:
         assert document["hostnameOverride"] == "real-1"
         assert document["clientConnection"] == {"kubeconfig": str(FOLDER / "kubeconfig")}
         assert document["metricsBindAddress"] == "198.18.0.10:10249"
+        assert document["oomScoreAdj"] == kubelet()["oomScoreAdj"] == -999
 
     def test_leaves_the_hosts_connection_tracking_alone(self) -> None:
         assert kube_proxy()["conntrack"] == {

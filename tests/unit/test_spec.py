@@ -10,6 +10,7 @@ from framework.errors import BadInputError
 from framework.spec import (
     NODES_MAX,
     AskedMode,
+    Ballast,
     EndpointMode,
     RealNodeSpec,
     ServiceSpec,
@@ -20,6 +21,35 @@ from framework.spec import (
 from framework.units import GIB, MIB
 
 
+def a_ballast(**changes: Any) -> Ballast:
+    sound: dict[str, Any] = {"name": "a", "kind": "system", "memory_bytes": 500 * MIB}
+    return Ballast(**(sound | changes))
+
+
+class TestBallast:
+    def test_a_burstable_pod_requests_half_unless_told(self) -> None:
+        assert a_ballast().requested_bytes == 250 * MIB
+        assert a_ballast(request_bytes=0).requested_bytes == 0
+
+    @pytest.mark.parametrize(
+        ("changes", "what"),
+        [
+            ({"name": "kubelet"}, "can't name a ballast"),
+            ({"name": "nft"}, "can't name a ballast"),
+            ({"name": ""}, "can't name a ballast"),
+            ({"name": "sixteen-letters-"}, "can't name a ballast"),
+            ({"name": "a/b"}, "can't name a ballast"),
+            ({"memory_bytes": 0}, "holds 0 bytes"),
+            ({"request_bytes": 501 * MIB}, "requests"),
+            ({"request_bytes": -1}, "requests"),
+        ],
+    )
+    def test_what_can_not_be_is_refused(self, changes: dict[str, Any], what: str) -> None:
+        with pytest.raises(BadInputError, match=what) as error:
+            a_ballast(**changes)
+        assert error.value.where == "ballast"
+
+
 def a_node(**changes: Any) -> RealNodeSpec:
     sound: dict[str, Any] = {"memory_bytes": 2 * GIB, "kube_proxy": "1.35.0"}
     return RealNodeSpec(**(sound | changes))
@@ -27,14 +57,18 @@ def a_node(**changes: Any) -> RealNodeSpec:
 
 class TestRealNode:
     def test_a_sound_one(self) -> None:
-        assert a_node(ballast_bytes=500 * MIB).ballast_bytes == 500 * MIB
+        assert a_node(ballast=(a_ballast(), a_ballast(name="b"))).ballast_bytes == 1000 * MIB
 
     @pytest.mark.parametrize(
         ("changes", "where", "message"),
         [
             ({"memory_bytes": 64 * MIB - 1}, "memory", "can't start its own daemons"),
-            ({"ballast_bytes": 2 * GIB}, "ballast", "does not fit a node of 2,048 MiB"),
-            ({"ballast_bytes": -1}, "ballast", "does not fit"),
+            ({"ballast": (a_ballast(memory_bytes=2 * GIB),)}, "ballast", "does not fit a node of 2,048 MiB"),
+            ({"ballast": (a_ballast(), a_ballast())}, "ballast", "one name twice"),
+            ({"oom_policy": {}}, "oom_policy", "names nobody"),
+            ({"oom_policy": {"kubelet": 0, "nft": 0}}, "oom_policy", "names nft"),
+            ({"oom_policy": {"kubelet": -1000}}, "oom_policy", "out of bounds"),
+            ({"oom_policy": {"kubelet": 1001}}, "oom_policy", "out of bounds"),
             ({"kube_proxy": "1.35"}, "kube_proxy", "'1.35' is no exact version"),
         ],
     )
