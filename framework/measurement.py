@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -65,6 +65,7 @@ SETTLED_WATCHED_S: Final = 5.0
 the Service often enough for a percentile."""
 NOT_READY_SLACK_S: Final = 30.0
 """Beyond the grace period: the controller looks each 5 s, and 100,000 nodes keep it busy."""
+LEASE_TIMEOUT_S: Final = 30.0
 LEASE_RENEWED_S_MAX: Final = 12.0
 """kubelet renews each 10 s: an older lease is a silent node's."""
 ROLLING_STEP_S: Final = 1.0
@@ -128,7 +129,6 @@ class _Begun:
     started: RunResult
     folder: MeasurementFolder
     window: Window
-    applied_at_s: float
 
 
 @dataclass(frozen=True)
@@ -277,20 +277,35 @@ class RealNode:
         done = [sync for sync in self._observers.syncs if sync.full and sync.ended_at_s is not None]
         return True if {sync.family for sync in done} == {"IPv4", "IPv6"} else None
 
+    def _wait_for_lease(self) -> None:
+        """kubelet makes it up to 10 s after the Node; a node without one can't fall silent."""
+        wait_until(
+            lambda: self._observers.last_look and self._observers.last_look.lease_age_s,
+            what=f"the lease of {self.name}",
+            timeout_s=LEASE_TIMEOUT_S,
+            interval_s=_POLL_S,
+        )
+
     def _measure(
         self, phase: Phase, service: DaemonSetService, act: Callable[[], float], watch: Watch
     ) -> Measurement:
         """Act and follow. ``act`` gives the moment from which the node pays (CLOCK_BOOTTIME, seconds)."""
-        started = self._started(service, phase)
-        folder = self._lab.run_folder.start(started)
+        if watch.until_not_ready:
+            self._wait_for_lease()
+        begun = self._begin(phase, service)
         with self._lab.phase("programming", f"{_words(phase, service)} on {self.name}"):
-            window = self._observers.begin(phase)
             applied_at_s = act() - self._clock.zero_s
-            settled = self._follow(service, phase, applied_at_s, watch)
-        return self._capture(service, _Begun(started, folder, window, applied_at_s), settled)
+            (settled,) = _drive([self._follow(service, phase, applied_at_s, watch)])
+        return self._capture(service, begun, applied_at_s, settled)
 
-    def _follow(self, service: DaemonSetService, phase: Phase, applied_at_s: float, watch: Watch) -> _Settled:
-        """Until it is settled, and as much longer as ``watch`` says."""
+    def _begin(self, phase: Phase, service: DaemonSetService) -> _Begun:
+        started = self._started(service, phase)
+        return _Begun(started, self._lab.run_folder.start(started), self._observers.begin(phase))
+
+    def _follow(
+        self, service: DaemonSetService, phase: Phase, applied_at_s: float, watch: Watch
+    ) -> Generator[None, None, _Settled]:
+        """Until it is settled, and as much longer as ``watch`` says; waits wherever it yields."""
         deadline_s = applied_at_s + _timeout_s(service, watch)
         settled: _Settled | None = None
         listed_at_s = applied_at_s
@@ -305,8 +320,10 @@ class RealNode:
                     continue
             if settled is None and self._is_decided(applied_at_s, watch, deadline_s):
                 settled = _Settled(self._clock.now_s())
-            time.sleep(_POLL_S)
-        time.sleep(SETTLED_WATCHED_S)
+            yield
+        until_s = self._clock.now_s() + SETTLED_WATCHED_S
+        while self._clock.now_s() < until_s:
+            yield
         return settled
 
     def _complete_sync(self, service: DaemonSetService, phase: Phase, since_s: float) -> ProxySync | None:
@@ -358,12 +375,13 @@ class RealNode:
         self,
         service: DaemonSetService,
         begun: _Begun,
+        applied_at_s: float,
         settled: _Settled,
     ) -> Measurement:
         started, folder = begun.started, begun.folder
         with self._lab.phase("evidence", str(folder.path.name)):
             marks = Marks(
-                applied_at_s=begun.applied_at_s,
+                applied_at_s=applied_at_s,
                 programmed_at_s=settled.programmed_at_s,
                 settled_at_s=settled.at_s,
                 ruleset=settled.ruleset or self._listing(service),
@@ -445,6 +463,43 @@ class RealNode:
             environment=self._lab.environment(),
             fidelity=(),
         )
+
+
+def program_together(
+    nodes: Sequence[RealNode], service: DaemonSetService, watch: Watch = DEFAULT_WATCH
+) -> tuple[Measurement, ...]:
+    """First programming of several nodes at once, under one Service; in the order of ``nodes``."""
+    phase: Phase = "first_programming"
+    begun = [node._begin(phase, service) for node in nodes]
+    names = ", ".join(node.name for node in nodes)
+    with nodes[0]._lab.phase("programming", f"{_words(phase, service)} on {names}"):
+        applied_s = service.apply()
+        applied_at_s = [applied_s - node._clock.zero_s for node in nodes]
+        settled = _drive(
+            [
+                node._follow(service, phase, at_s, watch)
+                for node, at_s in zip(nodes, applied_at_s, strict=True)
+            ]
+        )
+    return tuple(
+        node._capture(service, one, at_s, end)
+        for node, one, at_s, end in zip(nodes, begun, applied_at_s, settled, strict=True)
+    )
+
+
+def _drive(followed: Sequence[Generator[None, None, _Settled]]) -> list[_Settled]:
+    """Follow all in turn, until each is done."""
+    ends: dict[int, _Settled] = {}
+    while len(ends) < len(followed):
+        for index, each in enumerate(followed):
+            if index in ends:
+                continue
+            try:
+                next(each)
+            except StopIteration as end:
+                ends[index] = end.value
+        time.sleep(_POLL_S)
+    return [ends[index] for index in range(len(followed))]
 
 
 def _timeout_s(service: DaemonSetService, watch: Watch) -> float:

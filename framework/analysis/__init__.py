@@ -1,14 +1,16 @@
 """From evidence to outcomes to verdicts: pure functions, no cluster needed."""
 
-from framework.analysis.fates import CAUSE_WORDS, sync_failure_cause, timeline
+from framework.analysis.fates import BAD_FATES, CAUSE_WORDS, failure_order, sync_failure_cause, timeline
 from framework.analysis.fidelity import RunFacts, deviations, refusals
 from framework.analysis.outcomes import derive_outcome
 from framework.analysis.reading import TRAFFIC_BEFORE_S
 from framework.analysis.table import (
+    PHASE_WORDS,
     bounded_mib,
     describe_ballast,
     describe_measure,
     describe_outcome,
+    describe_ready,
     outcome_rows,
     render_rows,
 )
@@ -16,7 +18,9 @@ from framework.analysis.traffic import traffic
 from framework.analysis.verdicts import Expectation, VerdictError, expect, judge
 
 __all__ = [
+    "BAD_FATES",
     "CAUSE_WORDS",
+    "PHASE_WORDS",
     "TRAFFIC_BEFORE_S",
     "Expectation",
     "RunFacts",
@@ -26,8 +30,10 @@ __all__ = [
     "describe_ballast",
     "describe_measure",
     "describe_outcome",
+    "describe_ready",
     "deviations",
     "expect",
+    "failure_order",
     "judge",
     "outcome_rows",
     "refusals",

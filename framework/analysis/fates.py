@@ -26,6 +26,7 @@ from framework.outcome import (
     FateSeen,
     NodeStatusSample,
     OomKill,
+    Outcome,
     ProxySync,
     Readiness,
 )
@@ -56,8 +57,16 @@ _DAEMON_FATES: Final[dict[str, Fate]] = {
     "kubelet": "kubelet_killed",
     "containerd": "containerd_killed",
 }
-_BAD: Final[frozenset[Fate]] = frozenset(
-    {"nft_killed", "sync_failed", "starved", "not_ready", "workload_killed", *_DAEMON_FATES.values()}
+BAD_FATES: Final[frozenset[Fate]] = frozenset(
+    {
+        "nft_killed",
+        "sync_failed",
+        "silent_outage",
+        "starved",
+        "not_ready",
+        "workload_killed",
+        *_DAEMON_FATES.values(),
+    }
 )
 
 
@@ -167,7 +176,7 @@ def _outage_s(reading: Reading) -> float:
 
 
 def _recovered(reading: Reading, seen: Sequence[FateSeen]) -> Iterator[FateSeen]:
-    bad = [fate for fate in seen if fate.fate in _BAD]
+    bad = [fate for fate in seen if fate.fate in BAD_FATES]
     look = reading.last_look
     if not bad or look is None or reading.dead_daemons:
         return
@@ -179,6 +188,19 @@ def _recovered(reading: Reading, seen: Sequence[FateSeen]) -> Iterator[FateSeen]
             at_s=max(*(fate.at_s for fate in bad), reading.evidence.programmed_at_s or 0.0),
             why="the last sync succeeded, the ruleset is complete, the lease renewed, the node Ready",
         )
+
+
+def failure_order(outcomes: Sequence[Outcome]) -> tuple[tuple[Outcome, FateSeen], ...]:
+    """The nodes that failed, each with its first bad fate, the earliest first.
+
+    Only outcomes whose times are on one clock can be compared.
+    """
+    failed = [
+        (outcome, min(bad, key=lambda seen: seen.at_s))
+        for outcome in outcomes
+        if (bad := [seen for seen in outcome.fates if seen.fate in BAD_FATES])
+    ]
+    return tuple(sorted(failed, key=lambda pair: pair[1].at_s))
 
 
 def readiness(evidence: Evidence) -> Readiness:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from framework.outcome import Measure, Outcome, Programming
+from framework.outcome import Fate, Measure, Outcome, Phase, Programming, Traffic
 from framework.spec import Ballast
 from framework.units import mib
 
@@ -16,6 +16,29 @@ PROGRAMMING_WORDS: Final[dict[Programming, str]] = {
     "sync_failed": "sync failed",
     "timed_out": "timed out",
     "daemon_died": "daemon died",
+}
+PHASE_WORDS: Final[dict[Phase, str]] = {
+    "first_programming": "first programming",
+    "cold_start": "cold start",
+    "endpoints_changed": "endpoints changed",
+    "rolling_replacement": "rolling replacement",
+    "kube_proxy_restart": "kube-proxy restart",
+    "full_resync": "full resync",
+    "service_deleted": "Service deleted",
+}
+FATE_WORDS: Final[dict[Fate, str]] = {
+    "programmed": "programmed",
+    "programmed_late": "programmed late",
+    "nft_killed": "nft killed",
+    "sync_failed": "sync failed without a kill",
+    "workload_killed": "workload killed",
+    "kube_proxy_killed": "kube-proxy killed",
+    "kubelet_killed": "kubelet killed",
+    "containerd_killed": "containerd killed",
+    "silent_outage": "silent outage",
+    "starved": "starved",
+    "not_ready": "NotReady",
+    "recovered": "recovered",
 }
 _SOURCE_WORDS: Final = {
     "exit_record": "exit record",
@@ -60,7 +83,7 @@ def describe_outcome(outcome: Outcome) -> str:
 def outcome_rows(outcome: Outcome) -> tuple[tuple[str, str], ...]:
     """Names and values of everything that a reader of a failed check wants to know."""
     return (
-        ("outcome", describe_outcome(outcome)),
+        ("outcome", f"{PHASE_WORDS[outcome.phase]}: {describe_outcome(outcome)}"),
         ("node", f"{outcome.node}, kube-proxy {outcome.kube_proxy}"),
         ("service", f"{outcome.endpoints:,} endpoints ({outcome.endpoint_mode})"),
         ("limit", f"{mib(outcome.limit_bytes)} MiB"),
@@ -71,6 +94,8 @@ def outcome_rows(outcome: Outcome) -> tuple[tuple[str, str], ...]:
         ("sync", _sync(outcome)),
         ("sync error", _errors(outcome)),
         ("ready", _ready(outcome)),
+        *(("fate", f"{FATE_WORDS[seen.fate]} at {seen.at_s:.1f} s: {seen.why}") for seen in outcome.fates),
+        ("served", f"{outcome.served or 'unknown'}{_traffic(outcome.traffic_after)}"),
         *(("doubt", str(doubt)) for doubt in outcome.doubts),
     )
 
@@ -111,6 +136,13 @@ def _errors(outcome: Outcome) -> str:
     errors = "; ".join(error[:_ERROR_CHARS_MAX] for error in outcome.sync_errors)
     retries = "1 retry" if outcome.retries == 1 else f"{outcome.retries} retries"
     return f"{errors} ({retries}{interval})"
+
+
+def _traffic(seen: Traffic | None) -> str:
+    if seen is None or seen.success is None:
+        return " (by the ruleset)"
+    p99 = "?" if seen.connect_s_p99 is None else f"{seen.connect_s_p99 * 1000:.1f}"
+    return f" ({seen.success:.1%} of {seen.attempts:,} connects, p99 {p99} ms, {seen.backends:,} backends)"
 
 
 def _ready(outcome: Outcome) -> str:

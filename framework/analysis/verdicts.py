@@ -11,11 +11,12 @@ so that the table of known cells stays true.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
 from framework.analysis.table import (
+    FATE_WORDS,
     PROGRAMMING_WORDS,
     bounded_mib,
     describe_outcome,
@@ -23,7 +24,7 @@ from framework.analysis.table import (
     render_rows,
 )
 from framework.errors import BadInputError
-from framework.outcome import Doubt, Measure, Outcome, Programming, Result, Topic, Verdict
+from framework.outcome import Doubt, Fate, Measure, Outcome, Programming, Result, Served, Topic, Verdict
 from framework.spec import Spec
 from framework.units import mib
 
@@ -36,7 +37,8 @@ class Expectation(Spec, frozen=True, kw_only=True):
 
     ``nft_bytes_*`` bound the peak of one ruleset load, ``charged_bytes_*`` the node's cgroup peak with page
     cache; all bounds are exclusive. ``oom_victims`` are exactly the distinct victims, in the order of their
-    first kills: kube-proxy retries for ever, so how often depends on when one looks. ``known_bad`` names the
+    first kills: kube-proxy retries for ever, so how often depends on when one looks. ``fates`` all held, and
+    none of ``no_fates`` did; ``served`` is what clients of the node met in the end. ``known_bad`` names the
     reason why the expected outcome is a bad one. Raises BadInputError for an expectation that asserts
     nothing, and for a known-bad one that expects nothing bad.
     """
@@ -50,6 +52,9 @@ class Expectation(Spec, frozen=True, kw_only=True):
     ready_throughout: bool | None = None
     ready_at_end: bool | None = None
     oom_victims: tuple[str, ...] | None = None
+    fates: tuple[Fate, ...] | None = None
+    no_fates: tuple[Fate, ...] | None = None
+    served: Served | None = None
     known_bad: str | None = None
 
     def __post_init__(self) -> None:
@@ -73,6 +78,8 @@ class Expectation(Spec, frozen=True, kw_only=True):
             or self.ready_throughout is False
             or self.ready_at_end is False
             or bool(self.oom_victims)
+            or self.served in {"partly", "not"}
+            or not _GOOD_FATES.issuperset(self.fates or ())
         )
 
 
@@ -252,6 +259,49 @@ def _victims_claim(outcome: Outcome, expectation: Expectation) -> _Claim | None:
     )
 
 
+def _fates_claim(outcome: Outcome, expectation: Expectation) -> _Claim | None:
+    if expectation.fates is None:
+        return None
+    expected, found = set(expectation.fates), {seen.fate for seen in outcome.fates}
+    return _Claim(
+        holds=expected <= found,
+        sentence=f"expected the node's fate to be {_fate_words(expected)}, found {_fate_words(found)}",
+        touched_by=_fate_topics(expected),
+    )
+
+
+def _no_fates_claim(outcome: Outcome, expectation: Expectation) -> _Claim | None:
+    if expectation.no_fates is None:
+        return None
+    refused, found = set(expectation.no_fates), {seen.fate for seen in outcome.fates}
+    return _Claim(
+        holds=not refused & found,
+        sentence=f"expected the node's fate not to be {_fate_words(refused)}, found {_fate_words(found)}",
+        touched_by=_fate_topics(refused),
+    )
+
+
+def _fate_topics(fates: Set[Fate]) -> frozenset[Topic]:
+    return frozenset[Topic]().union(*(_FATE_TOPICS.get(fate, _OTHER_FATE_TOPICS) for fate in fates))
+
+
+def _served_claim(outcome: Outcome, expectation: Expectation) -> _Claim | None:
+    if expectation.served is None:
+        return None
+    return _Claim(
+        holds=None if outcome.served is None else outcome.served == expectation.served,
+        sentence=f"expected to be {expectation.served} served, found: {outcome.served or 'unknown'}",
+    )
+
+
+_GOOD_FATES: Final[frozenset[Fate]] = frozenset({"programmed", "programmed_late", "recovered"})
+_FATE_TOPICS: Final[dict[Fate, frozenset[Topic]]] = {
+    "programmed": frozenset({"programming"}),
+    "programmed_late": frozenset({"programming"}),
+    "starved": frozenset({"ready"}),
+    "not_ready": frozenset({"ready"}),
+}
+_OTHER_FATE_TOPICS: Final[frozenset[Topic]] = frozenset({"programming", "victims"})
 _ASSERTIONS: Final[tuple[Callable[[Outcome, Expectation], _Claim | None], ...]] = (
     _programming_claim,
     _nft_below_claim,
@@ -262,6 +312,9 @@ _ASSERTIONS: Final[tuple[Callable[[Outcome, Expectation], _Claim | None], ...]] 
     _ready_throughout_claim,
     _ready_at_end_claim,
     _victims_claim,
+    _fates_claim,
+    _no_fates_claim,
+    _served_claim,
 )
 
 
@@ -273,6 +326,7 @@ def _is_good(outcome: Outcome, expectation: Expectation) -> bool:
         outcome.programming == "programmed"
         and not outcome.oom_victims
         and outcome.ready_throughout is True
+        and outcome.served in {None, "fully"}
         and (nft_bound is None or (nft is not None and nft.value <= nft_bound))
         and (charged_bound is None or charged.value <= charged_bound)
     )
@@ -291,6 +345,10 @@ def _yes(value: bool | None) -> str:
 
 def _distinct(victims: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(victims))
+
+
+def _fate_words(fates: Set[Fate]) -> str:
+    return ", ".join(FATE_WORDS[fate] for fate in FATE_WORDS if fate in fates) or "none"
 
 
 def _names(victims: Sequence[str]) -> str:
