@@ -4,18 +4,20 @@ This is the whole public surface. Scenarios get fixtures from the pytest plugin 
 ``daemonset_service``) and write what they expect with the names below.
 """
 
-from framework.analysis import Expectation, VerdictError
+from framework.analysis import Expectation, VerdictError, failure_order, timeline
 from framework.errors import BadInputError, KilonodeError, MissingRequirementError, TimeLimitError
 from framework.ladder import endpoints_ladder
-from framework.measurement import Measurement, RealNode
+from framework.measurement import Measurement, RealNode, Watch, program_together
 from framework.outcome import Evidence, Outcome, RunResult, Verdict
 from framework.report import load_run
+from framework.spec import Ballast
 from framework.units import GIB, MIB
 
 __all__ = [
     "GIB",
     "MIB",
     "BadInputError",
+    "Ballast",
     "Evidence",
     "Expectation",
     "KilonodeError",
@@ -27,6 +29,10 @@ __all__ = [
     "TimeLimitError",
     "Verdict",
     "VerdictError",
+    "Watch",
     "endpoints_ladder",
+    "failure_order",
     "load_run",
+    "program_together",
+    "timeline",
 ]

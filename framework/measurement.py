@@ -81,8 +81,8 @@ class Watch:
 
     It is settled when it is programmed, after ``failures`` failed syncs, when a daemon is gone for good, or
     after ``timeout_s`` (None: three minutes, and five more for each 60,000 endpoints). Then it is watched on
-    until ``until_s`` after its beginning, and with ``until_not_ready`` until the node controller calls a node
-    that fell silent NotReady, or should have.
+    until ``until_s`` after its beginning. With ``until_not_ready`` it is settled when the node controller
+    calls the node NotReady, and watched on until it calls a node that fell silent so, or should have.
     """
 
     failures: int = FAILURES_WATCHED
@@ -345,6 +345,9 @@ class RealNode:
             for sync in self._observers.syncs
             if sync.error is not None and (sync.ended_at_s or 0.0) >= applied_at_s
         ]
+        look = self._observers.last_look
+        if watch.until_not_ready and look is not None and look.ready != "True":
+            return True
         return len(failed) >= watch.failures or self._is_dead()
 
     def _is_dead(self) -> bool:

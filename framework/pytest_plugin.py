@@ -28,6 +28,7 @@ from framework.lab import Lab, LabSettings
 from framework.measurement import RealNode
 from framework.outcome import RunResult
 from framework.preflight import require_machine
+from framework.profiles import profile
 from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
 from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
 from framework.spec import AskedMode, Ballast, RealNodeSpec, require_count, require_version
@@ -44,6 +45,7 @@ class _State:
 
     settings: LabSettings
     kube_proxies: tuple[str, ...]
+    chosen: bool
     runs: Path
     strict: bool
     lab: Lab | None = None
@@ -101,6 +103,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "adopted up to 10,000",
     )
     group.addoption(
+        "--all-cells",
+        action="store_true",
+        help="also measure what a default run leaves out: whole matrices, and every pinned kube-proxy",
+    )
+    group.addoption(
         "--keep",
         action="store_true",
         help="leave the cluster in place for a look; `kilonode clean` removes it",
@@ -116,6 +123,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "all_cells: measured only with --all-cells")
+    config.addinivalue_line(
+        "markers", "all_versions: kube_proxy is every pinned version, not only the default ones"
+    )
     try:
         config.stash[_STATE] = _read_options(config)
     except BadInputError as error:
@@ -136,6 +147,7 @@ def _read_options(config: pytest.Config) -> _State:
             mode=config.getoption("--endpoint-mode"),
             keep=config.getoption("--keep"),
         ),
+        chosen=bool(chosen),
         kube_proxies=chosen or binaries.default_kube_proxies(),
         runs=Path(config.getoption("--runs-dir")),
         strict=config.getoption("--strict-env"),
@@ -146,9 +158,30 @@ def _read_options(config: pytest.Config) -> _State:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``kube_proxy`` is every asked version, after the test's own parameters, unless it is one of them."""
     own = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark)}
-    if "kube_proxy" in metafunc.fixturenames and "kube_proxy" not in own:
-        versions = metafunc.config.stash[_STATE].kube_proxies
-        metafunc.parametrize("kube_proxy", versions, ids=[f"kube_proxy-{version}" for version in versions])
+    if "kube_proxy" not in metafunc.fixturenames or "kube_proxy" in own:
+        return
+    state = metafunc.config.stash[_STATE]
+    versions = state.kube_proxies
+    if not state.chosen and metafunc.definition.get_closest_marker("all_versions"):
+        versions = Binaries().pinned_kube_proxies()
+    cells = [
+        pytest.param(
+            version,
+            id=f"kube_proxy-{version}",
+            marks=() if version in state.kube_proxies else pytest.mark.all_cells,
+        )
+        for version in versions
+    ]
+    metafunc.parametrize("kube_proxy", cells)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all-cells"):
+        return
+    left_out = pytest.mark.skip(reason="a default run leaves it out. Remedy: give --all-cells")
+    for item in items:
+        if item.get_closest_marker("all_cells"):
+            item.add_marker(left_out)
 
 
 def _names(mark: pytest.Mark) -> list[str]:
@@ -276,8 +309,9 @@ def real_node(
     """``real_node(memory="2GiB", kube_proxy="1.35.0")``: a fresh node, removed after the test.
 
     Ready through its own kubelet, kube-proxy in sync with an idle cluster. ``ballast`` is what else runs on
-    it: a size (``"300MiB"``, of system daemons), or Ballast objects. ``oom_policy``, ``restart``, ``text``
-    and ``kube_proxy_config`` are those of RealNodeSpec. The nodes of one test tell their times on one clock.
+    it: a size (``"300MiB"``, of a system daemon), a profile (``"ordinary"``), or Ballast objects.
+    ``oom_policy``, ``restart``, ``text`` and ``kube_proxy_config`` are those of RealNodeSpec. The nodes of
+    one test tell their times on one clock.
     """
     state = request.config.stash[_STATE]
     nodes: list[RealNode] = []
@@ -314,6 +348,8 @@ def _node_spec(**asked: Any) -> RealNodeSpec:
 def _ballast(asked: str | Sequence[Ballast]) -> tuple[Ballast, ...]:
     if not isinstance(asked, str):
         return tuple(asked)
+    if not asked[:1].isdigit():
+        return profile(asked)
     size_bytes = parse_bytes(asked, where="ballast")
     return (Ballast(name="ballast", kind="system", memory_bytes=size_bytes),) if size_bytes else ()
 

@@ -37,7 +37,8 @@ class Expectation(Spec, frozen=True, kw_only=True):
 
     ``nft_bytes_*`` bound the peak of one ruleset load, ``charged_bytes_*`` the node's cgroup peak with page
     cache; all bounds are exclusive. ``oom_victims`` are exactly the distinct victims, in the order of their
-    first kills: kube-proxy retries for ever, so how often depends on when one looks. ``fates`` all held, and
+    first kills: kube-proxy retries for ever, so how often depends on when one looks; ``first_victim`` is the
+    first of them, by the name of a daemon or ballast or, for others, by the kernel's comm. ``fates`` all held, and
     none of ``no_fates`` did; ``served`` is what clients of the node met in the end. ``known_bad`` names the
     reason why the expected outcome is a bad one. Raises BadInputError for an expectation that asserts
     nothing, and for a known-bad one that expects nothing bad.
@@ -52,6 +53,7 @@ class Expectation(Spec, frozen=True, kw_only=True):
     ready_throughout: bool | None = None
     ready_at_end: bool | None = None
     oom_victims: tuple[str, ...] | None = None
+    first_victim: str | None = None
     fates: tuple[Fate, ...] | None = None
     no_fates: tuple[Fate, ...] | None = None
     served: Served | None = None
@@ -78,6 +80,7 @@ class Expectation(Spec, frozen=True, kw_only=True):
             or self.ready_throughout is False
             or self.ready_at_end is False
             or bool(self.oom_victims)
+            or self.first_victim is not None
             or self.served in {"partly", "not"}
             or not _GOOD_FATES.issuperset(self.fates or ())
         )
@@ -259,6 +262,17 @@ def _victims_claim(outcome: Outcome, expectation: Expectation) -> _Claim | None:
     )
 
 
+def _first_victim_claim(outcome: Outcome, expectation: Expectation) -> _Claim | None:
+    expected, found = expectation.first_victim, outcome.victims[:1]
+    if expected is None:
+        return None
+    return _Claim(
+        holds=found == (expected,),
+        sentence=f"expected the kernel to kill {expected} first, found {_names(found)}",
+        touched_by=frozenset({"victims"}),
+    )
+
+
 def _fates_claim(outcome: Outcome, expectation: Expectation) -> _Claim | None:
     if expectation.fates is None:
         return None
@@ -312,6 +326,7 @@ _ASSERTIONS: Final[tuple[Callable[[Outcome, Expectation], _Claim | None], ...]] 
     _ready_throughout_claim,
     _ready_at_end_claim,
     _victims_claim,
+    _first_victim_claim,
     _fates_claim,
     _no_fates_claim,
     _served_claim,

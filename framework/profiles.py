@@ -1,0 +1,37 @@
+"""Named node profiles: what else runs on an ordinary node, so that "a node with 2 GB" is no empty one.
+
+The sizes are assumptions, not measurements, and every result lists them. They stay below what providers set
+aside for a node's own daemons: GKE reserves a quarter of the first 4 GiB (512 MiB of a 2 GiB node), EKS 255
+MiB and 11 more for each pod (376 MiB with 11 pods); kubelet, containerd and kube-proxy take a part of that
+for themselves. One application's pod comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from framework.errors import BadInputError
+from framework.spec import Ballast
+from framework.units import MIB
+
+PROFILES: Final[Mapping[str, tuple[Ballast, ...]]] = {
+    "ordinary": (
+        Ballast(name="system-daemons", kind="system", memory_bytes=60 * MIB),
+        Ballast(name="journal", kind="system", memory_bytes=40 * MIB, content="page_cache"),
+        Ballast(name="cni-agent", kind="burstable", memory_bytes=80 * MIB),
+        Ballast(name="log-shipper", kind="burstable", memory_bytes=70 * MIB),
+        Ballast(name="app", kind="burstable", memory_bytes=150 * MIB),
+    ),
+}
+
+
+def profile(name: str) -> tuple[Ballast, ...]:
+    """The ballast of a named profile. Raises BadInputError for an unknown one."""
+    if name not in PROFILES:
+        raise BadInputError(
+            f"there is no node profile {name!r}",
+            where="ballast",
+            remedy=f"give a size such as 300MiB, Ballast objects, or one of {', '.join(PROFILES)}",
+        )
+    return PROFILES[name]
