@@ -20,6 +20,7 @@ from rich.table import Table
 
 from framework import ledger, preflight
 from framework.binaries import Binaries, Binary, ExplicitPathError, Request, show_progress
+from framework.claims import ClaimsTable, judge_claims, load_claims
 from framework.errors import BadInputError, KilonodeError, MissingRequirementError
 from framework.fleet import Snapshots
 from framework.report import ResultsTable, load_run
@@ -154,8 +155,28 @@ def show(
     ] = "latest",
 ) -> None:
     """Show the results of a run again, as the table that ended it."""
-    folder = Path(run) if Path(run).is_dir() else RUNS / run
+    folder = _run_folder(run)
     _console().print(ResultsTable(load_run(folder), folder.resolve()))
+
+
+@app.command("claims")
+def list_claims(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs' folders, or their names in runs/.")
+    ] = None,
+) -> None:
+    """Judge what others have stated by what was measured: confirmed, refuted, or not measured.
+
+    The statements are those of an article about nftables at 100,000 nodes, with the conditions under which
+    each is judged. All of them take `pytest -k scenario --max-nodes 100k`; without RUN the last run is read.
+    """
+    results = [result for run in runs or ["latest"] for result in load_run(_run_folder(run))]
+    claims = load_claims()
+    _console().print(ClaimsTable(claims, judge_claims(claims, results)))
+
+
+def _run_folder(run: str) -> Path:
+    return Path(run) if Path(run).is_dir() else RUNS / run
 
 
 @app.command("snapshots")

@@ -72,6 +72,7 @@ ROLLING_STEP_S: Final = 1.0
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 """The only label whose change lets kube-proxy sync everything (NodeTopologyConfig in pkg/proxy/config)."""
 _FULL_SYNC_PHASES: Final[frozenset[Phase]] = frozenset({"cold_start", "kube_proxy_restart", "full_resync"})
+_NO_PARAMETERS: Final[Mapping[str, int]] = {}
 _POLL_S: Final = 0.1
 
 
@@ -187,7 +188,9 @@ class RealNode:
         self, service: DaemonSetService, count: int, watch: Watch = DEFAULT_WATCH
     ) -> Measurement:
         """``count`` endpoints, spread evenly, move to new addresses at once."""
-        return self._measure("endpoints_changed", service, lambda: service.replace(count), watch)
+        return self._measure(
+            "endpoints_changed", service, lambda: service.replace(count), watch, endpoints_changed=count
+        )
 
     def roll_endpoints(
         self, service: DaemonSetService, *, per_s: int, for_s: int, watch: Watch = DEFAULT_WATCH
@@ -202,7 +205,7 @@ class RealNode:
                 time.sleep(max(0.0, due_s - time.clock_gettime(time.CLOCK_BOOTTIME)))
             return begun_s
 
-        return self._measure("rolling_replacement", service, roll, watch)
+        return self._measure("rolling_replacement", service, roll, watch, per_s=per_s, for_s=for_s)
 
     def restart_kube_proxy(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
         """kube-proxy ends and starts again, with its rules in the kernel."""
@@ -287,19 +290,26 @@ class RealNode:
         )
 
     def _measure(
-        self, phase: Phase, service: DaemonSetService, act: Callable[[], float], watch: Watch
+        self,
+        phase: Phase,
+        service: DaemonSetService,
+        act: Callable[[], float],
+        watch: Watch,
+        **parameters: int,
     ) -> Measurement:
         """Act and follow. ``act`` gives the moment from which the node pays (CLOCK_BOOTTIME, seconds)."""
         if watch.until_not_ready:
             self._wait_for_lease()
-        begun = self._begin(phase, service)
+        begun = self._begin(phase, service, parameters)
         with self._lab.phase("programming", f"{_words(phase, service)} on {self.name}"):
             applied_at_s = act() - self._clock.zero_s
             (settled,) = _drive([self._follow(service, phase, applied_at_s, watch)])
         return self._capture(service, begun, applied_at_s, settled)
 
-    def _begin(self, phase: Phase, service: DaemonSetService) -> _Begun:
-        started = self._started(service, phase)
+    def _begin(
+        self, phase: Phase, service: DaemonSetService, parameters: Mapping[str, int] = _NO_PARAMETERS
+    ) -> _Begun:
+        started = self._started(service, phase, parameters)
         return _Begun(started, self._lab.run_folder.start(started), self._observers.begin(phase))
 
     def _follow(
@@ -436,7 +446,7 @@ class RealNode:
             fakes_not_ready=unready,
         )
 
-    def _started(self, service: DaemonSetService, phase: Phase) -> RunResult:
+    def _started(self, service: DaemonSetService, phase: Phase, parameters: Mapping[str, int]) -> RunResult:
         budget = self._lab.cluster.budget
         policy = self.spec.oom_policy
         return RunResult(
@@ -454,6 +464,7 @@ class RealNode:
                 "memory_bytes": self.spec.memory_bytes,
                 "ballast_bytes": self.spec.ballast_bytes,
                 "ballast": describe_ballast(self.spec.ballast),
+                "ballast_profile": self.spec.ballast_profile,
                 "oom_policy": policy if isinstance(policy, str) else _scores_text(policy),
                 "restart": self.spec.restart,
                 "text": self.spec.text,
@@ -462,6 +473,7 @@ class RealNode:
                 "fleet_renewals_per_s": round(budget.renewals_per_s, 1),
                 "node_monitor_grace_period_s": budget.grace_s,
                 "cluster": self._lab.cluster.kind,
+                **parameters,
             },
             environment=self._lab.environment(),
             fidelity=(),

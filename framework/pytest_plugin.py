@@ -28,7 +28,7 @@ from framework.lab import Lab, LabSettings
 from framework.measurement import RealNode
 from framework.outcome import RunResult
 from framework.preflight import require_machine
-from framework.profiles import profile
+from framework.profiles import PROFILES, profile
 from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
 from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
 from framework.spec import AskedMode, Ballast, RealNodeSpec, require_count, require_version
@@ -325,6 +325,7 @@ def real_node(
             memory_bytes=parse_bytes(memory),
             kube_proxy=require_version(kube_proxy, where="kube_proxy"),
             ballast=_ballast(ballast),
+            ballast_profile=ballast if isinstance(ballast, str) and ballast in PROFILES else "",
             **options,
         )
         nodes.append(RealNode.start(lab, spec, test_id=request.node.nodeid, repro=repro, clock=clock))

@@ -101,14 +101,16 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
     """A real node: ``memory_bytes`` limits kubelet, containerd, kube-proxy, nft and the ballast together.
 
     ``kube_proxy`` is an exact version; ``kube_proxy_config`` is merged over the KubeProxyConfiguration that
-    the framework writes. ``text`` says who pays for the executables' pages: the node, as on a machine of its
-    own (``charged``), or the host, which keeps them in memory for all (``host``).
+    the framework writes. ``ballast_profile`` names the profile that ``ballast`` is of, if it is of one.
+    ``text`` says who pays for the executables' pages: the node, as on a machine of its own (``charged``), or
+    the host, which keeps them in memory for all (``host``).
     """
 
     memory_bytes: int
     kube_proxy: str
     kube_proxy_config: dict[str, Any] = msgspec.field(default_factory=dict)
     ballast: tuple[Ballast, ...] = ()
+    ballast_profile: str = ""
     text: TextAccount = "charged"
     oom_policy: OomPolicy = "production"
     restart: RestartPolicy = "none"

@@ -37,10 +37,10 @@ class Expectation(Spec, frozen=True, kw_only=True):
 
     ``nft_bytes_*`` bound the peak of one ruleset load, ``charged_bytes_*`` the node's cgroup peak with page
     cache; all bounds are exclusive. ``oom_victims`` are exactly the distinct victims, in the order of their
-    first kills: kube-proxy retries for ever, so how often depends on when one looks; ``first_victim`` is the
-    first of them, by the name of a daemon or ballast or, for others, by the kernel's comm. ``fates`` all held, and
-    none of ``no_fates`` did; ``served`` is what clients of the node met in the end. ``known_bad`` names the
-    reason why the expected outcome is a bad one. Raises BadInputError for an expectation that asserts
+    first kills: kube-proxy retries for ever, so how often depends on when one looks. ``first_victim`` is the
+    first of them, by the name of a daemon or ballast or, for others, by the kernel's comm. ``fates`` all
+    held, and none of ``no_fates`` did. ``served`` is what clients of the node met in the end. ``known_bad``
+    names the reason why the expected outcome is a bad one. Raises BadInputError for one that asserts
     nothing, and for a known-bad one that expects nothing bad.
     """
 

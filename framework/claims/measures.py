@@ -1,0 +1,274 @@
+"""The figures that claims are judged by, taken from recorded measurements.
+
+Each is a function of the measurements of one kube-proxy version that gives a ``Figure``, or says in a
+sentence why there is none. Time is nft's own CPU time, because elapsed time depends on what else the machine
+did. Memory and listings are of a plain first programming: one Service with one port that was programmed on a
+node without ballast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from framework.analysis import failure_order
+from framework.claims.model import Claim, Figure
+from framework.outcome import Measure, Outcome, Phase, ProcessExit, RunResult
+
+Found = Figure | str
+"""A figure, or why there is none."""
+
+OOM_2GB_MEMORY_BYTES: Final = 2 * 1024**3
+OOM_2GB_PROFILE: Final = "ordinary"
+MB: Final = 1e6
+
+
+def measured(claim: Claim, results: Sequence[RunResult]) -> Found:
+    """The figure that ``claim`` is about, from measurements of one kube-proxy version."""
+    if claim.measure not in _MEASURES:
+        return "nft's stages are measured by `kilonode stages`, which was not read"
+    return _MEASURES[claim.measure](claim, results)
+
+
+def _plain(
+    results: Sequence[RunResult], endpoints: int | None, phase: Phase = "first_programming"
+) -> RunResult | str:
+    """The newest measurement of a plain Service that was programmed; else why there is none."""
+    found = [
+        result
+        for result in results
+        if result.outcome is not None
+        and result.outcome.phase == phase
+        and result.outcome.programming == "programmed"
+        and result.outcome.endpoints == endpoints
+        and result.parameters.get("shape", "plain") == "plain"
+        and result.parameters.get("ports", 1) == 1
+        and not result.parameters.get("ballast_bytes")
+    ]
+    if not found:
+        return f"no run with {endpoints:,} endpoints was programmed"
+    return max(found, key=lambda result: result.started_utc)
+
+
+def _of_outcome(result: RunResult | str, figure: Callable[[Outcome], Found]) -> Found:
+    if isinstance(result, str):
+        return result
+    assert result.outcome is not None  # noqa: S101 - _plain picks only those
+    return figure(result.outcome)
+
+
+def _megabytes(measure: Measure | None) -> Found:
+    if measure is None:
+        return "no nft was seen"
+    at_least = ">=" if measure.bound == "lower" else ""
+    text = f"{at_least}{measure.value / MB:.3g} MB"
+    return Figure(value=measure.value, bound=measure.bound, text=text)
+
+
+def _nft_bytes(claim: Claim, results: Sequence[RunResult]) -> Found:
+    return _of_outcome(_plain(results, claim.endpoints), lambda outcome: _megabytes(outcome.nft_bytes_peak))
+
+
+def _biggest_load(result: RunResult) -> ProcessExit | None:
+    assert result.evidence is not None  # noqa: S101 - claims are judged from whole runs
+    loads = [record for record in result.evidence.exits if record.comm == "nft" and record.loads_ruleset]
+    return max(loads, key=lambda record: record.memory_bytes_peak, default=None)
+
+
+def _nft_cpu_s(claim: Claim, results: Sequence[RunResult]) -> Found:
+    result = _plain(results, claim.endpoints)
+    if isinstance(result, str):
+        return result
+    load = _biggest_load(result)
+    if load is None:
+        return "no load of nft was seen"
+    cpu_s = load.cpu_user_s + load.cpu_system_s
+    return Figure(value=cpu_s, bound="exact", text=f"{cpu_s:.2g} s of CPU")
+
+
+def _growth_exponent(claim: Claim, results: Sequence[RunResult]) -> Found:
+    del claim
+    small, large = _nft_value(results, 10_000), _nft_value(results, 100_000)
+    if isinstance(small, str):
+        return small
+    if isinstance(large, str):
+        return large
+    exponent = math.log10(large / small)
+    return Figure(value=exponent, bound="exact", text=f"endpoints to the {exponent:.2f} from 10,000 on")
+
+
+def _nft_value(results: Sequence[RunResult], endpoints: int) -> float | str:
+    found = _of_outcome(_plain(results, endpoints), lambda outcome: _megabytes(outcome.nft_bytes_peak))
+    return found if isinstance(found, str) else found.value
+
+
+def _nft_bytes_per_endpoint(claim: Claim, results: Sequence[RunResult]) -> Found:
+    del claim
+    none, many = _nft_value(results, 10), _nft_value(results, 10_000)
+    if isinstance(none, str):
+        return none
+    if isinstance(many, str):
+        return many
+    each = (many - none) / (10_000 - 10)
+    return Figure(value=each, bound="exact", text=f"{each / 1e3:.1f} KB")
+
+
+def _listing(name: str, unit: str, scale: float) -> Callable[[Claim, Sequence[RunResult]], Found]:
+    def found(claim: Claim, results: Sequence[RunResult]) -> Found:
+        def figure(outcome: Outcome) -> Found:
+            if outcome.ruleset is None:
+                return "the ruleset was not listed"
+            value = int(getattr(outcome.ruleset, name))
+            text = f"{value / scale:.3g} {unit}" if scale > 1 else f"{value:,}"
+            return Figure(value=value, bound="exact", text=text)
+
+        return _of_outcome(_plain(results, claim.endpoints), figure)
+
+    return found
+
+
+def _one_endpoint_share(claim: Claim, results: Sequence[RunResult]) -> Found:
+    del claim
+    changes = [
+        result
+        for result in results
+        if result.outcome is not None
+        and result.outcome.phase == "endpoints_changed"
+        and result.parameters.get("endpoints_changed") == 1
+        and result.outcome.programming == "programmed"
+    ]
+    if not changes:
+        return "no run changed one endpoint"
+    change = max(changes, key=lambda result: result.outcome.endpoints if result.outcome else 0)
+    assert change.outcome is not None  # noqa: S101 - chosen above
+    first = _nft_value(results, change.outcome.endpoints)
+    if isinstance(first, str):
+        return first
+    one = change.outcome.nft_bytes_peak
+    if one is None:
+        return "no nft was seen"
+    share = one.value / first
+    text = f"{share:.0%} of the memory at {change.outcome.endpoints:,} endpoints"
+    return Figure(value=share, bound=one.bound, text=text)
+
+
+def _checks_per_update(claim: Claim, results: Sequence[RunResult]) -> Found:
+    """Of phases after the first: kube-proxy checks a tiny transaction once when it starts."""
+    del claim
+    changed = [
+        result
+        for result in results
+        if result.outcome is not None
+        and result.outcome.phase in {"endpoints_changed", "rolling_replacement"}
+        and result.evidence is not None
+    ]
+    if not changed:
+        return "no run changed endpoints"
+    loads = checks = 0
+    for result in changed:
+        assert result.evidence is not None  # noqa: S101 - chosen above
+        exits = [record for record in result.evidence.exits if record.comm == "nft"]
+        if any(record.argv is None for record in exits):
+            return "the command line of some nft is unknown"
+        loads += sum(bool(record.loads_ruleset) for record in exits)
+        checks += sum(bool({"--check", "-c"} & set(record.argv or ())) for record in exits)
+    if not loads:
+        return "no load of nft was seen"
+    text = f"{checks} checks, {loads} loads"
+    return Figure(value=checks / loads, bound="exact", text=text)
+
+
+def _articles_death(claim: Claim, results: Sequence[RunResult]) -> Found:
+    """1 where kubelet was killed and the node turned NotReady, on an ordinary node of 2 GiB."""
+    found = [
+        result
+        for result in results
+        if result.outcome is not None
+        and result.outcome.endpoints == claim.endpoints
+        and result.parameters.get("memory_bytes") == OOM_2GB_MEMORY_BYTES
+        and result.parameters.get("ballast_profile") == OOM_2GB_PROFILE
+        and result.parameters.get("oom_policy") == "production"
+    ]
+    if not found:
+        return f"no run had an ordinary node of 2 GiB and {claim.endpoints:,} endpoints"
+    result = max(found, key=lambda result: result.started_utc)
+    assert result.outcome is not None  # noqa: S101 - chosen above
+    if result.verdict is not None and result.verdict.result == "unknown":
+        return f"unknown: {'; '.join(result.verdict.reasons)}"
+    fates = {seen.fate for seen in result.outcome.fates}
+    died = {"kubelet_killed", "not_ready"} <= fates
+    victims = ", ".join(dict.fromkeys(result.outcome.victims)) or "nobody"
+    ready = "NotReady" if "not_ready" in fates else "Ready"
+    served = result.outcome.served or "unknown whether"
+    return Figure(value=died, bound="exact", text=f"killed: {victims}; {ready}, {served} served")
+
+
+def _weakest_first(claim: Claim, results: Sequence[RunResult]) -> Found:
+    """1 where nodes of several sizes under one Service failed in the order of their memory."""
+    groups: defaultdict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for result in results:
+        if result.outcome is not None and result.outcome.endpoints == claim.endpoints:
+            zero = result.evidence.zero_utc if result.evidence else ""
+            groups[result.test_id, zero].append(result.outcome)
+    together = [group for group in groups.values() if len({outcome.limit_bytes for outcome in group}) > 1]
+    if not together:
+        return f"no run had nodes of several sizes and {claim.endpoints:,} endpoints"
+    failed = failure_order(together[-1])
+    if not failed:
+        return "none of the nodes failed"
+    order = [outcome.limit_bytes for outcome, _ in failed]
+    survived = [outcome.limit_bytes for outcome in together[-1] if outcome.limit_bytes not in order]
+    weakest = order == sorted(order) and all(limit > max(order) for limit in survived)
+    text = ", ".join(f"{limit / 1024**3:g} GiB" for limit in order)
+    return Figure(value=weakest, bound="exact", text=f"failed: {text}")
+
+
+def _quiet(claim: Claim, results: Sequence[RunResult]) -> Found:
+    """1 where nobody was killed, no sync failed and the node was Ready all the time."""
+
+    def figure(outcome: Outcome) -> Found:
+        quiet = not outcome.victims and not outcome.syncs_failed and outcome.ready_throughout is True
+        text = "no kill, no failed sync, Ready" if quiet else "something showed"
+        return Figure(value=quiet, bound="exact", text=text)
+
+    return _of_outcome(_plain(results, claim.endpoints), figure)
+
+
+def _connect_p50_ratio(claim: Claim, results: Sequence[RunResult]) -> Found:
+    del claim
+    few, many = _connect_p50_s(results, 10), _connect_p50_s(results, 100_000)
+    if isinstance(few, str):
+        return few
+    if isinstance(many, str):
+        return many
+    text = f"{few * 1e6:.0f} us, then {many * 1e6:.0f} us"
+    return Figure(value=many / few, bound="exact", text=text)
+
+
+def _connect_p50_s(results: Sequence[RunResult], endpoints: int) -> float | str:
+    result = _plain(results, endpoints)
+    if isinstance(result, str):
+        return result
+    seen = result.outcome.traffic_after if result.outcome else None
+    if seen is None or seen.connect_s_p50 is None:
+        return f"no client asked the Service with {endpoints:,} endpoints"
+    return seen.connect_s_p50
+
+
+_MEASURES: Final[dict[str, Callable[[Claim, Sequence[RunResult]], Found]]] = {
+    "nft_bytes": _nft_bytes,
+    "nft_cpu_s": _nft_cpu_s,
+    "growth_exponent": _growth_exponent,
+    "nft_bytes_per_endpoint": _nft_bytes_per_endpoint,
+    "listing_bytes": _listing("listing_bytes", "MB", MB),
+    "chains": _listing("chains", "", 1),
+    "rules": _listing("rules", "", 1),
+    "one_endpoint_share": _one_endpoint_share,
+    "checks_per_update": _checks_per_update,
+    "articles_death": _articles_death,
+    "weakest_first": _weakest_first,
+    "quiet": _quiet,
+    "connect_p50_ratio": _connect_p50_ratio,
+}
