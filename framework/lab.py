@@ -27,6 +27,7 @@ from framework.outcome import Environment
 from framework.realnode import CopyPool, HostNode
 from framework.report import PhaseName, Reporter, RunFolder
 from framework.spec import AskedMode, RealNodeSpec, ServiceSpec, Spec, endpoint_mode
+from framework.traffic import Backends, Client
 from framework.workload import DaemonSetService
 
 log = get_logger(__name__)
@@ -61,6 +62,7 @@ class Lab:
         self._used: list[DaemonSetService] = []
         self._nodes: list[HostNode] = []
         self._node_count = 0
+        self._backends: Backends | None = None
         self._copies: CopyPool
         self._broken: KilonodeError | None = None
 
@@ -189,6 +191,17 @@ class Lab:
         with self.phase("node", f"{node.name}, kube-proxy {spec.kube_proxy}"):
             node.boot()
         return node
+
+    def client(self, node: HostNode) -> Client:
+        """A client behind ``node``, which asks nobody yet."""
+        return Client(self.backends, self.ledger, node_netns=node.netns, node_address=node.address)
+
+    @property
+    def backends(self) -> Backends:
+        """The endpoints of all fake nodes, made at first use."""
+        if self._backends is None:
+            self._backends = Backends(self.cluster, self.ledger)
+        return self._backends
 
     def retire(self, node: HostNode) -> None:
         """Remove a real node."""

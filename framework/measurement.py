@@ -41,10 +41,21 @@ from framework.capture import Clock, Marks, Observers, Window
 from framework.lab import Lab
 from framework.lazy import LazyModule
 from framework.observe import delete_ruleset, read_ruleset
-from framework.outcome import Doubt, Environment, Outcome, Phase, ProxySync, Ruleset, RunResult, Verdict
+from framework.outcome import (
+    Connect,
+    Doubt,
+    Environment,
+    Outcome,
+    Phase,
+    ProxySync,
+    Ruleset,
+    RunResult,
+    Verdict,
+)
 from framework.realnode import HostNode
 from framework.report import FORMAT, MeasurementFolder
 from framework.spec import RealNodeSpec
+from framework.traffic import Client
 from framework.wait import wait_until
 from framework.workload import DaemonSetService
 
@@ -154,6 +165,8 @@ class RealNode:
         self._repro = repro
         self._clock = clock or Clock.start()
         self._death_s: float | None = None
+        self._client: Client | None = None
+        self._connects: list[Connect] = []
         self._host: HostNode
         self._observers: Observers
 
@@ -168,6 +181,8 @@ class RealNode:
         node = cls(lab, spec, test_id=test_id, repro=repro, clock=clock)
         try:
             lab.boot(spec, node._observe)
+            if spec.client:
+                node._client = lab.client(node._host)
             with lab.phase("baseline", f"kube-proxy {spec.kube_proxy} in sync with an idle cluster"):
                 node._start_kube_proxy()
                 node._observers.take_baseline()
@@ -253,6 +268,8 @@ class RealNode:
         """End the observers and remove the node."""
         if hasattr(self, "_observers"):
             self._observers.stop()
+        if self._client is not None:
+            self._client.stop()
         if hasattr(self, "_host"):
             self._lab.retire(self._host)
 
@@ -303,6 +320,7 @@ class RealNode:
         begun = self._begin(phase, service, parameters)
         with self._lab.phase("programming", f"{_words(phase, service)} on {self.name}"):
             applied_at_s = act() - self._clock.zero_s
+            self._ask(service)
             (settled,) = _drive([self._follow(service, phase, applied_at_s, watch)])
         return self._capture(service, begun, applied_at_s, settled)
 
@@ -403,7 +421,7 @@ class RealNode:
                 endpoints_expected=len(service.pairs),
                 addresses_expected=service.spec.endpoints,
                 addresses_gone=service.addresses_gone,
-                connects=(),
+                connects=self._connects_so_far(),
                 node_monitor_grace_period_s=self._lab.cluster.budget.grace_s,
             )
             evidence = self._observers.evidence(begun.window, marks)
@@ -422,6 +440,17 @@ class RealNode:
         measurement = Measurement(result, folder, refusals(facts, evidence), self._repro)
         self.measurements.append(measurement)
         return measurement
+
+    def _ask(self, service: DaemonSetService) -> None:
+        """Have the client ask the Service, from its creation on."""
+        if self._client is not None and service.cluster_ip is not None:
+            self._lab.backends.serve(service.spec.ports)
+            self._client.ask(service.cluster_ip, service.spec.ports[0])
+
+    def _connects_so_far(self) -> tuple[Connect, ...]:
+        if self._client is not None:
+            self._connects += self._client.connects(self._clock.zero_s)
+        return tuple(self._connects)
 
     def _facts(self, service: DaemonSetService, environment: Environment, unready: int | None) -> RunFacts:
         cluster = self._lab.cluster
@@ -489,6 +518,8 @@ def program_together(
     names = ", ".join(node.name for node in nodes)
     with nodes[0]._lab.phase("programming", f"{_words(phase, service)} on {names}"):
         applied_s = service.apply()
+        for node in nodes:
+            node._ask(service)
         applied_at_s = [applied_s - node._clock.zero_s for node in nodes]
         settled = _drive(
             [

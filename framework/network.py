@@ -146,6 +146,43 @@ def connect_node(
     )
 
 
+def own_range(netns: str, addresses: ipaddress.IPv4Network) -> None:
+    """Make every address of a range the namespace's own, without adding any: it answers for all."""
+    ip_batch([f"route add local {addresses} dev lo"], netns=netns)
+
+
+def route(netns: str, addresses: ipaddress.IPv4Network, *, via: str) -> None:
+    """Send what goes to ``addresses`` to the neighbour ``via``; an older such route is replaced."""
+    ip_batch([f"route replace {addresses} via {via}"], netns=netns)
+
+
+def connect_behind(node_netns: str, netns: str, *, link: str, subnet: ipaddress.IPv4Network) -> str:
+    """A veth from a node (``link``) to ``netns`` behind it, whose default route is the node; its address.
+
+    The node forwards from then on, as any node with pods does.
+    """
+    gateway, address = str(subnet[1]), str(subnet[2])
+    ip_batch(
+        [
+            f"link add {link} type veth peer name eth0 netns {netns}",
+            f"addr add {gateway}/{subnet.prefixlen} dev {link}",
+            f"link set {link} up",
+        ],
+        netns=node_netns,
+    )
+    ip_batch(
+        [
+            f"addr add {address}/{subnet.prefixlen} dev eth0",
+            "link set eth0 up",
+            f"route add default via {gateway}",
+        ],
+        netns=netns,
+    )
+    forward = ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]
+    process.run(process.inside(forward, netns=node_netns), remedy="root is needed for sysctls")
+    return address
+
+
 def free_subnet() -> ipaddress.IPv4Network:
     """The first /24 of the range that no route of the host overlaps.
 

@@ -23,6 +23,7 @@ from framework.outcome import (
     Served,
     Traffic,
 )
+from framework.traffic import ATTEMPT_TIMEOUT_S
 
 STATUS_GAP_S_MAX: Final = 5.0
 """Between two looks further apart than this a node could have been NotReady unseen: half of the 10 s in which
@@ -190,8 +191,10 @@ class Reading:
 
     @cached_property
     def traffic_after(self) -> Traffic | None:
+        """Without the last attempts, which may not have ended."""
         gone = frozenset(self.evidence.addresses_gone)
-        return self._traffic(self.evidence.settled_at_s, self.evidence.ended_at_s, gone)
+        until_s = self.evidence.ended_at_s - ATTEMPT_TIMEOUT_S
+        return self._traffic(self.evidence.settled_at_s, until_s, gone)
 
     def _traffic(
         self, begin_s: float | None, end_s: float | None, gone: frozenset[str] = frozenset()

@@ -23,7 +23,7 @@ from framework.cluster import PRODUCTION_LEASE_S
 FAKE_SELECTOR: Final = "kwok.x-k8s.io/node=fake"
 INDEX_LABEL: Final = "kilonode.dev/index"
 LEASE_NAMESPACE: Final = "kube-node-lease"
-FAKE_RANGE: Final = ipaddress.ip_network("10.64.0.0/12")
+FAKE_RANGE: Final = ipaddress.IPv4Network("10.64.0.0/12")
 """A million addresses, apart from the service range 10.96.0.0/12 and from the node bridge."""
 REGION: Final = "region-1"
 ZONES: Final = 16

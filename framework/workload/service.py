@@ -101,6 +101,8 @@ class DaemonSetService:
         self._endpoint = endpoint
         self._client = endpoint.client()
         self._core = kubernetes.client.CoreV1Api(self._client)
+        self.cluster_ip: str | None = None
+        """The Service's address; None before it is applied."""
         self._applied_s: float | None = None
         self._replaced: set[int] = set()
         self._moved: set[int] = set()
@@ -185,7 +187,8 @@ class DaemonSetService:
         return begun_s
 
     def _create(self) -> None:
-        self._core.create_namespaced_service(NAMESPACE, service_manifest(self.spec))
+        made = self._core.create_namespaced_service(NAMESPACE, service_manifest(self.spec))
+        self.cluster_ip = str(made.spec.cluster_ip)
         if self.spec.mode == "endpointslices":
             run_bulk(lambda bulk: bulk.each(slice_calls(self.spec)), self._endpoint)
 
