@@ -20,8 +20,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from framework.analysis import PHASE_WORDS, bounded_mib, describe_outcome
+from framework.analysis import bounded_mib, describe_outcome
 from framework.outcome import Environment, Outcome, RunResult
+from framework.report.phase_table import phase_tables
 from framework.report.who_dies import asks_who_dies, who_dies_table
 from framework.units import mib, short_count
 
@@ -99,18 +100,28 @@ class ResultsTable:
     folder: Path
     skipped: Sequence[Row] = ()
 
+    @property
+    def _programmed(self) -> list[RunResult]:
+        """First programmings: later phases of the same node have tables of their own."""
+        return [
+            result
+            for result in self.results
+            if result.outcome is None or result.outcome.phase == "first_programming"
+        ]
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         del options
-        rows = sorted((*map(row_of, self.results), *self.skipped), key=_order)
+        rows = sorted((*map(row_of, self._programmed), *self.skipped), key=_order)
         style = box.ROUNDED if console.is_terminal else box.ASCII
         cells = [row for row in rows if row.outcome is not None or row.endpoints is not None]
         for limit_bytes, group in groupby(cells, key=lambda row: row.limit_bytes):
             yield _table(limit_bytes, list(group), style)
+        yield from phase_tables(self.results, style)
         deaths = [result for result in self.results if asks_who_dies(result)]
         if deaths:
             yield who_dies_table(deaths, style)
         yield Text(f"Full result: {self.folder}", overflow="fold")
-        yield from _reason_lines(rows)
+        yield from _reason_lines([*map(row_of, self.results), *self.skipped])
         for note in dict.fromkeys(_notes(self.results)):
             yield Text(note, "dim")
 
@@ -144,8 +155,6 @@ def _cells(row: Row) -> tuple[Text, ...]:
     name = (Text("?" if row.endpoints is None else short_count(row.endpoints)), Text(row.kube_proxy))
     if outcome is None:
         return (*name, Text("-"), Text("-"), Text("-"), Text("-"), verdict)
-    if outcome.phase != "first_programming":
-        verdict.append(f"\n{PHASE_WORDS[outcome.phase]}:", "default not bold")
     verdict.append(f"\n{describe_outcome(outcome)}", "default not bold")
     node_peak = (
         f"{bounded_mib(outcome.charged_bytes_peak)}\n({bounded_mib(outcome.unreclaimable_bytes_peak)})"

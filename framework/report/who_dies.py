@@ -19,61 +19,51 @@ from framework.outcome import Outcome, RunResult, Served
 from framework.units import mib, short_count
 
 _SERVED_WORDS: Final[dict[Served | None, str]] = {
-    "fully": "yes",
-    "partly": "partly",
-    "not": "no",
-    None: "unknown",
+    "fully": "served",
+    "partly": "partly served",
+    "not": "not served",
+    None: "served?",
 }
-
-
-_HEADERS: Final = (
-    "OOM policy",
-    "ballast",
-    "limit\nMiB",
-    "end-\npoints",
-    "killed, in order",
-    "survived",
-    "served",
-    "node",
-)
 
 
 def asks_who_dies(result: RunResult) -> bool:
     """Whether a measurement belongs into the table."""
     outcome, asked = result.outcome, result.parameters
-    return outcome is not None and bool(
-        outcome.victims or asked.get("ballast") or asked.get("oom_policy") not in {None, "production"}
+    chosen = asked.get("oom_policy") not in {None, "production"} or (
+        asked.get("ballast") and not asked.get("ballast_profile")
     )
+    return outcome is not None and bool(outcome.victims or chosen)
 
 
 def who_dies_table(results: Sequence[RunResult], style: box.Box) -> Table:
     """The measurements that ``asks_who_dies`` picks."""
     table = Table(box=style, title="Who dies", title_justify="left", title_style="bold")
-    for header in _HEADERS:
-        table.add_column(header)
+    table.add_column("node", min_width=24)
+    table.add_column("killed, in order", min_width=12)
+    table.add_column("survived", min_width=11)
+    table.add_column("in the end", min_width=11)
     for result in results:
-        outcome = result.outcome
-        if outcome is not None:
-            last = result is results[-1]
-            table.add_row(*_cells(result, outcome), end_section=not last)
+        if result.outcome is not None:
+            table.add_row(*_cells(result, result.outcome), end_section=result is not results[-1])
     return table
 
 
 def _cells(result: RunResult, outcome: Outcome) -> tuple[str, ...]:
     asked = result.parameters
+    profile = asked.get("ballast_profile")
+    ballast = f"ballast {profile}" if profile else asked.get("ballast") or "no ballast"
+    node = (
+        f"{mib(outcome.limit_bytes)} MiB, {ballast}\nscores: {asked.get('oom_policy', '?')}\n"
+        f"{short_count(outcome.endpoints)} endpoints, {outcome.kube_proxy}"
+    )
+    verdict = "\nunknown" if result.verdict is not None and result.verdict.result == "unknown" else ""
     return (
-        str(asked.get("oom_policy") or "?"),
-        str(asked.get("ballast") or "none"),
-        mib(outcome.limit_bytes),
-        f"{short_count(outcome.endpoints)}\n{outcome.kube_proxy}",
-        _counted(outcome.victims),
-        ", ".join(outcome.survivors) or "nobody",
-        _SERVED_WORDS[outcome.served],
-        describe_ready(outcome),
+        node,
+        "\n".join(_counted(outcome.victims)) or "nobody",
+        "\n".join(outcome.survivors) or "nobody",
+        f"{_SERVED_WORDS[outcome.served]}\n{describe_ready(outcome)}{verdict}",
     )
 
 
-def _counted(victims: Sequence[str]) -> str:
-    times = Counter(victims)
-    named = [name if count == 1 else f"{name} x{count}" for name, count in times.items()]
-    return ", ".join(named) or "nobody"
+def _counted(victims: Sequence[str]) -> list[str]:
+    return [name if count == 1 else f"{name} x{count}" for name, count in Counter(victims).items()]
