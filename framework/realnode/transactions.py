@@ -1,10 +1,10 @@
 """What kube-proxy hands to nft, kept in files.
 
-nft reads a transaction from a pipe, and one that was killed leaves nothing behind. So a node that is asked to
-capture them gets a small sh in place of its nft: it stores what ``nft -f -`` would read, and only then becomes
-the real nft, with that file as its standard input. The process keeps its pid, its name in the kernel log and
-its memory; it starts a little later, and the file's pages are charged to the node. A node with such an nft is
-a *twin* of the one that is measured, and says so in its deviations.
+nft reads a transaction from a pipe, and one that was killed leaves nothing behind. So a node that is asked
+to capture them gets a small sh in place of its nft: it stores what ``nft -f -`` would read, and only then
+becomes the real nft, with that file as its standard input. The process keeps its pid, its name in the kernel
+log and its memory; it starts a little later, and the file's pages are charged to the node. A node with such
+an nft is a *twin* of the one that is measured, and says so in its deviations.
 """
 
 from __future__ import annotations

@@ -63,7 +63,9 @@ def parse_massif(text: str) -> tuple[Snapshot, ...]:
     Raises BadInputError for what is no such file, and for one that ends in the middle of a snapshot.
     """
     lines = [line for line in text.splitlines() if line != _RULE]
-    if len(lines) < len(_HEAD) or any(not line.startswith(head) for line, head in zip(lines, _HEAD, strict=False)):
+    if len(lines) < len(_HEAD) or any(
+        not line.startswith(head) for line, head in zip(lines, _HEAD, strict=False)
+    ):
         raise _not_whole("it does not begin as one")
     rest = iter(lines[len(_HEAD) :])
     try:
