@@ -30,6 +30,8 @@ def measured(claim: Claim, results: Sequence[RunResult], stages: Sequence[Stages
     """The figure that ``claim`` is about, from measurements of one kube-proxy version."""
     if claim.measure in _STAGE_MEASURES:
         return _of_stages(claim, stages)
+    if claim.measure not in _MEASURES:
+        return "no run measures it"
     return _MEASURES[claim.measure](claim, results)
 
 
