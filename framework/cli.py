@@ -216,6 +216,12 @@ def profile_stages(
     """
     console = _console()
     found: tuple[StagesRun, ...]
+    if transactions and (kube_proxies or endpoints):
+        raise BadInputError(
+            "a transaction from a file has no twin",
+            where="--transaction",
+            remedy="give it without --kube-proxy and --endpoints",
+        )
     if transactions:
         found = (profile_files(transactions),)
     else:

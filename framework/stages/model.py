@@ -105,6 +105,16 @@ class StagesRun(Record, frozen=True, kw_only=True):
         return of_input + peak.netlink_bytes - min(peak.netlink_bytes, self.heap.sent_bytes)
 
     @property
+    def structures_bytes_bound(self) -> int:
+        """What libnftnl's objects can have held at most between two snapshots.
+
+        The heap never held more than at its peak, and from the first netlink buffer on all else only grows
+        until it is sent.
+        """
+        began = self.heap.batch_began
+        return self.heap.peak.total_bytes - (began.total_bytes - began.structures_bytes)
+
+    @property
     def accounted_bytes(self) -> int:
         """What the heap's peak says the resident memory is, program and libraries included."""
         return self.rss_idle.value + self.heap.peak.total_bytes + self.heap.admin_bytes - self.untouched_bytes

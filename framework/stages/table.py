@@ -67,6 +67,7 @@ _CELLS: Final[tuple[tuple[str, Callable[[StagesRun], str]], ...]] = (
     ("cache of the ruleset", lambda run: mib(run.heap.peak.cache_bytes)),
     ("objects for messages", lambda run: small(run.heap.peak.structures_bytes)),
     ("- most in a snapshot", lambda run: f">={small(run.heap.most.structures_bytes)}"),
+    ("- at most, ever", lambda run: f"<={small(run.structures_bytes_bound)}"),
     ("netlink buffer", lambda run: mib(run.heap.peak.netlink_bytes)),
     ("- of it sent", lambda run: small(run.heap.sent_bytes)),
     ("other", lambda run: small(run.heap.peak.other_bytes)),

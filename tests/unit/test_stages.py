@@ -276,6 +276,9 @@ class TestRun:
         assert run.accounted_bytes == (4 + 64 + 850 + 90 + 60 - 16) * MIB + 500
         assert run.unaccounted_bytes == 8 * MIB - 500
 
+    def test_the_peak_bounds_what_no_snapshot_saw(self) -> None:
+        assert a_run().structures_bytes_bound == (64 + 850 + 90 - 800) * MIB + 500
+
     def test_buffers_are_never_touched_less_than_not_at_all(self) -> None:
         heap = msgspec.structs.replace(
             a_run().heap, sent_bytes=200 * MIB, peak=StageBytes(netlink_bytes=MIB, input_bytes=MIB)
@@ -379,3 +382,8 @@ class TestPages:
     def test_the_heap_explains_the_resident_memory(self) -> None:
         for run in self.recorded:
             assert abs(run.unaccounted_bytes) < 0.07 * run.rss_peak.value
+
+    def test_the_profiled_load_is_the_nodes(self) -> None:
+        for run in self.recorded:
+            assert run.rss_peak_in_node is not None
+            assert abs(run.rss_peak_in_node.value - run.rss_peak.value) < 0.05 * run.rss_peak.value
