@@ -88,7 +88,9 @@ def twin_load(lab: Lab, kube_proxy: str, endpoints: int) -> TwinLoad:
     Raises KilonodeError where no transaction holds them all.
     """
     service = lab.service(endpoints=endpoints)
-    spec = RealNodeSpec(memory_bytes=TWIN_MEMORY_BYTES, kube_proxy=kube_proxy, capture_transactions=True)
+    spec = RealNodeSpec(
+        memory_bytes=TWIN_MEMORY_BYTES, kube_proxy=kube_proxy, client=False, capture_transactions=True
+    )
     name = f"twin-{kube_proxy}-{endpoints}"
     repro = f"kilonode stages --kube-proxy {kube_proxy} --endpoints {endpoints}"
     node = RealNode.start(lab, spec, test_id=name, repro=repro)
