@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -194,6 +195,11 @@ class RealNode:
     @property
     def name(self) -> str:
         return self._host.name
+
+    @property
+    def transactions(self) -> tuple[Path, ...]:
+        """What kube-proxy handed to nft, oldest first, where the node captures it; gone with the node."""
+        return self._host.transactions
 
     def program(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
         """First programming: create ``service`` under a running kube-proxy."""
@@ -473,6 +479,7 @@ class RealNode:
             ballast=self.spec.ballast,
             text=self.spec.text,
             fakes_not_ready=unready,
+            captures_transactions=self.spec.capture_transactions,
         )
 
     def _started(self, service: DaemonSetService, phase: Phase, parameters: Mapping[str, int]) -> RunResult:
@@ -497,6 +504,7 @@ class RealNode:
                 "oom_policy": policy if isinstance(policy, str) else _scores_text(policy),
                 "restart": self.spec.restart,
                 "text": self.spec.text,
+                "capture_transactions": self.spec.capture_transactions,
                 "fleet_nodes": self._lab.fleet.size,
                 "fleet_lease_s": budget.lease_s,
                 "fleet_renewals_per_s": round(budget.renewals_per_s, 1),

@@ -104,7 +104,8 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
     the framework writes. ``ballast_profile`` names the profile that ``ballast`` is of, if it is of one.
     ``text`` says who pays for the executables' pages: the node, as on a machine of its own (``charged``), or
     the host, which keeps them in memory for all (``host``). With ``client`` one asks the Service through the
-    node's rules, 50 times a second; the node pays nothing for it.
+    node's rules, 50 times a second; the node pays nothing for it. ``capture_transactions``
+    keeps what kube-proxy hands to nft: such a node is a twin of the one that is measured.
     """
 
     memory_bytes: int
@@ -116,6 +117,7 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
     oom_policy: OomPolicy = "production"
     restart: RestartPolicy = "none"
     client: bool = True
+    capture_transactions: bool = False
 
     def __post_init__(self) -> None:
         require_version(self.kube_proxy, where="kube_proxy")

@@ -48,6 +48,7 @@ class RunFacts(Spec, frozen=True, kw_only=True):
     ballast: tuple[Ballast, ...] = ()
     text: TextAccount = "charged"
     fakes_not_ready: int | None = 0
+    captures_transactions: bool = False
 
 
 def deviations(facts: RunFacts) -> tuple[FidelityItem, ...]:
@@ -86,6 +87,13 @@ def _memory_items(facts: RunFacts) -> Iterator[FidelityItem]:
             "killed where a node that pays for its text would starve first",
         )
     yield from _oom_score_items(facts.oom_scores)
+    if facts.captures_transactions:
+        yield FidelityItem(
+            id="twin",
+            what="a wrapper around nft stores each transaction in a file before nft reads it",
+            effect="the files' pages are charged to the node and each load begins later; nft's own memory is "
+            "the same",
+        )
     if facts.ballast:
         held = ", ".join(
             f"{mib(each.memory_bytes)} MiB of {_CONTENT_WORDS[each.content]} as {_KIND_WORDS[each.kind]}"

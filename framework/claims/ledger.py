@@ -14,22 +14,36 @@ from rich.text import Text
 from framework.claims.measures import measured
 from framework.claims.model import Claim, Claims, ClaimVerdict, judge_claim
 from framework.outcome import RunResult
+from framework.stages import StagesRun
 
 _STYLES: Final = {"confirmed": "green", "refuted": "bold red", "not measured": "dim"}
 
 
-def judge_claims(claims: Claims, results: Sequence[RunResult]) -> tuple[ClaimVerdict, ...]:
-    """A verdict for each claim and each kube-proxy version of ``results``, oldest version first."""
-    versions = sorted({str(result.parameters.get("kube_proxy")) for result in results}, key=_version)
+def judge_claims(
+    claims: Claims, results: Sequence[RunResult], stages: Sequence[StagesRun] = ()
+) -> tuple[ClaimVerdict, ...]:
+    """A verdict for each claim and each kube-proxy version that was measured, oldest version first.
+
+    ``stages`` are profiles of nft; those of a transaction of unknown origin are passed over.
+    """
+    measured_versions = {str(result.parameters.get("kube_proxy")) for result in results}
+    profiled_versions = {run.kube_proxy for run in stages if run.kube_proxy is not None}
     return tuple(
-        _judge(claim, version, [r for r in results if r.parameters.get("kube_proxy") == version])
+        _judge(
+            claim,
+            version,
+            [result for result in results if result.parameters.get("kube_proxy") == version],
+            [run for run in stages if run.kube_proxy == version],
+        )
         for claim in claims.claims
-        for version in versions
+        for version in sorted(measured_versions | profiled_versions, key=_version)
     )
 
 
-def _judge(claim: Claim, version: str, results: Sequence[RunResult]) -> ClaimVerdict:
-    found = measured(claim, results)
+def _judge(
+    claim: Claim, version: str, results: Sequence[RunResult], stages: Sequence[StagesRun]
+) -> ClaimVerdict:
+    found = measured(claim, results, stages)
     if isinstance(found, str):
         return judge_claim(claim, version, None, found)
     return judge_claim(claim, version, found, "")

@@ -16,6 +16,7 @@ from typing import Final
 from framework.analysis import failure_order
 from framework.claims.model import Claim, Figure
 from framework.outcome import Measure, Outcome, Phase, ProcessExit, RunResult
+from framework.stages import StagesRun
 
 Found = Figure | str
 """A figure, or why there is none."""
@@ -25,10 +26,12 @@ OOM_2GB_PROFILE: Final = "ordinary"
 MB: Final = 1e6
 
 
-def measured(claim: Claim, results: Sequence[RunResult]) -> Found:
+def measured(claim: Claim, results: Sequence[RunResult], stages: Sequence[StagesRun] = ()) -> Found:
     """The figure that ``claim`` is about, from measurements of one kube-proxy version."""
+    if claim.measure in _STAGE_MEASURES:
+        return _of_stages(claim, stages)
     if claim.measure not in _MEASURES:
-        return "nft's stages are measured by `kilonode stages`, which was not read"
+        return "no run measures it"
     return _MEASURES[claim.measure](claim, results)
 
 
@@ -256,6 +259,41 @@ def _connect_p50_s(results: Sequence[RunResult], endpoints: int) -> float | str:
         return f"no client asked the Service with {endpoints:,} endpoints"
     return seen.connect_s_p50
 
+
+def _of_stages(claim: Claim, stages: Sequence[StagesRun]) -> Found:
+    """Of the newest profile with the claim's endpoints; of the biggest load where it names none."""
+    if not stages:
+        return "nft's stages are measured by `kilonode stages --json FILE`; give the file with --stages"
+    asked = [run.endpoints_asked or 0 for run in stages]
+    endpoints = claim.endpoints or max(asked)
+    found = [run for run in stages if run.endpoints_asked == endpoints]
+    if not found:
+        return f"no load with {endpoints:,} endpoints was profiled"
+    return _STAGE_MEASURES[claim.measure](max(found, key=lambda run: run.made_utc))
+
+
+def _stage_parse_ratio(run: StagesRun) -> Found:
+    tree, file = run.heap.peak.parse_tree_bytes / MB, run.transaction.size_bytes / MB
+    text = f"{run.parse_ratio:.1f} times: {tree:.3g} MB of {file:.3g} MB"
+    return Figure(value=run.parse_ratio, bound="exact", text=text)
+
+
+def _stage_structures_bytes(run: StagesRun) -> Found:
+    value = run.heap.peak.structures_bytes
+    return Figure(value=value, bound="exact", text=f"{value:,} bytes at the peak of the heap")
+
+
+def _stage_netlink_bytes(run: StagesRun) -> Found:
+    value = run.heap.peak.netlink_bytes
+    text = f"{value / MB:.3g} MB, {run.heap.sent_bytes / MB:.3g} MB of it sent"
+    return Figure(value=value, bound="exact", text=text)
+
+
+_STAGE_MEASURES: Final[dict[str, Callable[[StagesRun], Found]]] = {
+    "stage_parse_ratio": _stage_parse_ratio,
+    "stage_structures_bytes": _stage_structures_bytes,
+    "stage_netlink_bytes": _stage_netlink_bytes,
+}
 
 _MEASURES: Final[dict[str, Callable[[Claim, Sequence[RunResult]], Found]]] = {
     "nft_bytes": _nft_bytes,

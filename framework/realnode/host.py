@@ -31,6 +31,7 @@ from framework.process import Daemon
 from framework.realnode import config, hold
 from framework.realnode.private_copy import CopyPool, Executables, evict
 from framework.realnode.supervisor import Supervisor
+from framework.realnode.transactions import capture_transactions, captured_transactions
 from framework.spec import Ballast, RealNodeSpec
 from framework.wait import wait_until
 
@@ -114,6 +115,11 @@ class HostNode:
     def kube_proxy_log(self) -> Path:
         return self.folder / "logs" / "kube-proxy.log"
 
+    @property
+    def transactions(self) -> tuple[Path, ...]:
+        """What kube-proxy handed to nft, oldest first, where the node captures it."""
+        return captured_transactions(self.folder / "transactions")
+
     def start_kube_proxy(self) -> None:
         """Start kube-proxy; it waits for its Node's InternalIP and then syncs for the first time."""
         file = self.folder / "kube-proxy.yaml"
@@ -181,6 +187,8 @@ class HostNode:
         for name in ("containerd", "kubelet", "logs", "cni/net.d", "cni/bin"):
             (self.folder / name).mkdir(parents=True)
         self.executables.take([(name, binary.path) for name, binary in self.binaries.items()])
+        if self.spec.capture_transactions:
+            capture_transactions(self.executables.bin / "nft", self.folder / "transactions")
         network.add_netns(self.netns)
         network.connect_node(
             cluster.netns,

@@ -30,6 +30,7 @@ PhaseName = Literal[
     "workload",
     "programming",
     "evidence",
+    "profile",
     "checks",
     "teardown",
 ]

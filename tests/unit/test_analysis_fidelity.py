@@ -73,6 +73,7 @@ class TestDeviations:
             ({"fake_lease_duration_s": 1200}, ["fake-lease"]),
             ({"endpoint_mode": "adopted"}, ["adopted-pods"]),
             ({"node_credentials": False}, ["admin-credentials"]),
+            ({"captures_transactions": True}, ["twin"]),
             ({"endpoint_mode": "endpointslices"}, ["direct-endpointslices"]),
             ({"daemonset_off_real_nodes": True}, ["daemonset-off-real-nodes"]),
             ({"pods_on_real_node": False}, ["no-pods"]),

@@ -96,6 +96,11 @@ class TestErrors:
             (("binaries", "kubectll@1.37.2"), "there is no binary 'kubectll'"),
             (("binaries", "kube-proxy"), "say which of them"),
             (("binaries", "kube-proxy@new"), "kube-proxy"),
+            (("stages", "--kube-proxy", "new"), "no exact version"),
+            (("stages", "--endpoints", "many"), "no quantity"),
+            (("stages", "--transaction", "nowhere.nft"), "nowhere.nft"),
+            (("stages", "--transaction", "load.nft", "--endpoints", "10"), "no twin"),
+            (("claims", "--stages", "nowhere.json"), "nowhere.json"),
         ],
     )
     def test_a_refused_value_is_one_line_and_status_2(
@@ -121,7 +126,7 @@ class TestErrors:
     def test_every_command_has_help(self, kilonode: Kilonode, capsys: pytest.CaptureFixture[str]) -> None:
         assert kilonode("--help") == 0
         assert "pytest -k scenario" in capsys.readouterr().out
-        for command in ("setup", "binaries", "show", "clean"):
+        for command in ("setup", "binaries", "show", "stages", "clean"):
             assert kilonode(command, "--help") == 0
             assert f"kilonode {command}" in capsys.readouterr().out
 

@@ -1,0 +1,34 @@
+"""Where nft's memory is while it loads a transaction: text, parsed tree, objects, netlink buffers."""
+
+from framework.stages.model import (
+    FORMAT,
+    HeapProfile,
+    StageBytes,
+    StagesFile,
+    StagesRun,
+    Transaction,
+    load_stages,
+    write_stages,
+)
+from framework.stages.profile import Load, Profile, profile_load, profiled_versions, require_profiler
+from framework.stages.table import StagesTable, stage_rows
+from framework.stages.transaction import count_transaction
+
+__all__ = [
+    "FORMAT",
+    "HeapProfile",
+    "Load",
+    "Profile",
+    "StageBytes",
+    "StagesFile",
+    "StagesRun",
+    "StagesTable",
+    "Transaction",
+    "count_transaction",
+    "load_stages",
+    "profile_load",
+    "profiled_versions",
+    "require_profiler",
+    "stage_rows",
+    "write_stages",
+]
