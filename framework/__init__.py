@@ -10,12 +10,14 @@ from framework.ladder import endpoints_ladder
 from framework.measurement import Measurement, RealNode
 from framework.outcome import Evidence, Outcome, RunResult, Verdict
 from framework.report import load_run
+from framework.spec import BallastPod
 from framework.units import GIB, MIB
 
 __all__ = [
     "GIB",
     "MIB",
     "BadInputError",
+    "BallastPod",
     "Evidence",
     "Expectation",
     "KilonodeError",

@@ -26,6 +26,7 @@ import msgspec
 
 from framework import guard
 from framework.analysis import (
+    OOM_SCORES_PRODUCTION,
     Expectation,
     RunFacts,
     VerdictError,
@@ -172,7 +173,9 @@ class RealNode:
             outcome=derive_outcome(evidence),
         )
         folder.write(result)
-        self.measurement = Measurement(result, folder, refusals(facts, evidence), self._repro)
+        self.measurement = Measurement(
+            result, folder, refusals(facts, evidence, self._oom_scores()), self._repro
+        )
         return self.measurement
 
     def stop(self) -> None:
@@ -267,6 +270,7 @@ class RealNode:
             status=self._status.samples,
             ruleset=ruleset or self._listing(service),
             daemons=self._host.daemon_records(),
+            pods=self._host.pod_records(),
             harness_memory_bytes_peak=usage.ru_maxrss * 1024,
             harness_cpu_s=self._sampler.cpu_s + self._status.cpu_s,
         )
@@ -305,7 +309,8 @@ class RealNode:
             fake_lease_duration_s=cluster.budget.lease_s,
             endpoint_mode=service.spec.mode,
             daemonset_off_real_nodes=service.spec.mode != "endpointslices",
-            pods_on_real_node=False,
+            pods_on_real_node=bool(self.spec.pods),
+            ballast_pods=len(self.spec.pods),
             node_credentials=False,
             shares_host_kernel=True,
             host_cpus=os.cpu_count() or 0,
@@ -316,6 +321,11 @@ class RealNode:
             text=self.spec.text,
             fakes_not_ready=unready,
         )
+
+    def _oom_scores(self) -> dict[str, int]:
+        """What production's processes would have by comm, those of the pods included."""
+        scores = {pod.name: pod.oom_score_adj(self.spec.memory_bytes) for pod in self.spec.pods}
+        return {**OOM_SCORES_PRODUCTION, **scores}
 
     def _sync_failures(self) -> int | None:
         """kube-proxy's own count of failed syncs; None when it doesn't answer."""
@@ -339,6 +349,9 @@ class RealNode:
                 "kube_proxy": self.spec.kube_proxy,
                 "memory_bytes": self.spec.memory_bytes,
                 "ballast_bytes": self.spec.ballast_bytes,
+                "ballast_pods": ", ".join(
+                    f"{p.name} {p.qos} {p.memory_bytes} {p.content}" for p in self.spec.pods
+                ),
                 "text": self.spec.text,
                 "fleet_nodes": self._lab.fleet.size,
                 "fleet_lease_s": self._lab.cluster.budget.lease_s,

@@ -11,7 +11,7 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from framework.outcome import RunResult
 from framework.preflight import require_machine
 from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
 from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
-from framework.spec import AskedMode, RealNodeSpec, TextAccount, require_count, require_version
+from framework.spec import AskedMode, BallastPod, RealNodeSpec, TextAccount, require_count, require_version
 from framework.units import parse_bytes, parse_count
 from framework.workload import DaemonSetService
 
@@ -273,7 +273,8 @@ def real_node(
 ) -> Iterator[Callable[..., RealNode]]:
     """``real_node(memory="2GiB", kube_proxy="1.35.0", ballast="0", kube_proxy_config={})``: a fresh node.
 
-    Ready through its own kubelet, kube-proxy in sync with an idle cluster. Removed after the test. With
+    Ready through its own kubelet, kube-proxy in sync with an idle cluster. Removed after the test.
+    ``pods=[BallastPod(...)]`` are real pods of it, which hold memory before kube-proxy starts. With
     ``text="host"`` the pages of its executables are not charged to it.
     """
     state = request.config.stash[_STATE]
@@ -286,6 +287,7 @@ def real_node(
         kube_proxy: str,
         ballast: str = "0",
         kube_proxy_config: dict[str, Any] | None = None,
+        pods: Sequence[BallastPod] = (),
         text: TextAccount = "charged",
     ) -> RealNode:
         spec = RealNodeSpec(
@@ -293,6 +295,7 @@ def real_node(
             kube_proxy=require_version(kube_proxy, where="kube_proxy"),
             kube_proxy_config=kube_proxy_config or {},
             ballast_bytes=parse_bytes(ballast, where="ballast"),
+            pods=tuple(pods),
             text=text,
         )
         nodes.append(RealNode.start(lab, spec, test_id=request.node.nodeid, repro=repro))

@@ -57,6 +57,7 @@ class RunFacts(Spec, frozen=True, kw_only=True):
     kube_proxy: str
     rebuilt: tuple[Component, ...] = ()
     ballast_bytes: int = 0
+    ballast_pods: int = 0
     text: TextAccount = "charged"
     fakes_not_ready: int | None = 0
 
@@ -164,6 +165,14 @@ def _workload_items(facts: RunFacts) -> Iterator[FidelityItem]:
             id="no-pods",
             what="the real node runs no pods and its CNI sets up loopback only",
             effect="pods, CNI and their kernel objects cost no memory here: production has less to spare",
+        )
+
+    if facts.ballast_pods:
+        yield FidelityItem(
+            id="ballast-pods",
+            what=f"{facts.ballast_pods} ballast pods stand for everything else on the node: real pods in "
+            "real cgroups, on the node's network, their requests scaled to the memory that kubelet sees",
+            effect="pod networks and their kernel objects cost no memory here, and the pods never shrink",
         )
 
 

@@ -4,7 +4,10 @@ containerd, kubelet and kube-proxy enter the cgroup before exec and run from pri
 from exec on is charged to the node's limit. The node registers itself and becomes Ready through its own
 kubelet, as any node does; kube-proxy starts after that and spawns nft from the node's own copy.
 
-The start is in the order of a boot: ballast, containerd, kubelet, Ready, kube-proxy, its first sync.
+The start is in the order of a boot: ballast, containerd, kubelet, Ready, pods, kube-proxy, its first sync.
+
+containerd and kubelet see their built-in folders below /run and /var in mount namespaces of their own, so
+that sockets, state and logs of pods never lie on the host, and mounts end with the processes.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ from framework.cluster import ApiEndpoint, EmbeddedCluster
 from framework.errors import KilonodeError
 from framework.lazy import LazyModule
 from framework.ledger import Folder, Ledger, Netns, Thing
-from framework.outcome import DaemonRecord, Measure
-from framework.process import Daemon
+from framework.outcome import DaemonRecord, Measure, PodRecord
+from framework.process import CAP_SYS_RESOURCE, Daemon, has_capability
 from framework.realnode import config
+from framework.realnode.pods import Pods, require_pods
 from framework.realnode.private_copy import CopyPool, Executables
 from framework.spec import RealNodeSpec
 from framework.wait import wait_until
@@ -47,6 +51,12 @@ HOST_SYSCTLS: Final = (
 )
 """What kubelet sets at its start (setupKernelTunables in pkg/kubelet/cm/container_manager_linux.go)."""
 _SYSTEM_PROGRAMS: Final = ("containerd", "containerd-shim-runc-v2", "runc", "nft")
+_BUILT_IN_FOLDERS: Final = {
+    "containerd": ("/run/containerd",),
+    "kubelet": ("/var/lib/kubelet", "/var/log/containers"),
+}
+"""What these write to whatever they are told: runc's state and shims' sockets, sockets of plugins, links to
+the logs of containers."""
 _BALLAST: Final = """
 import sys, time
 size = int(sys.argv[1])
@@ -72,6 +82,9 @@ class HostNode:
     binaries: dict[str, Binary]
     executables: Executables
     ledger: Ledger
+    pods: Pods
+    home: MemoryCgroup
+    """Where its daemons are: its cgroup, or a child where those of pods leave no other place."""
     things: list[Thing] = field(default_factory=list)
     daemons: dict[str, Daemon] = field(default_factory=dict)
 
@@ -86,19 +99,27 @@ class HostNode:
         ledger: Ledger,
         pool: CopyPool,
     ) -> HostNode:
-        """A node with its namespace, cgroup, limit and executables; no process runs yet."""
+        """A node with its namespace, cgroup, limit and executables; no process runs yet.
+
+        Raises MissingRequirementError for pods where none can run.
+        """
+        if spec.pods:
+            require_pods(binaries, ledger)
         found = {program: binaries.system(program) for program in _SYSTEM_PROGRAMS}
         found["kubelet"] = binaries.get("kubelet")
         found["kube-proxy"] = binaries.get("kube-proxy", spec.kube_proxy)
         folder = ledger.folder / "nodes" / name
+        cgroup = memory_cgroup(f"{cluster.name}/{name}")
         node = cls(
             spec=spec,
             name=name,
+            pods=Pods(name, cgroup, spec, cluster.endpoint, binaries),
+            home=cgroup,
             executables=Executables(pool, folder, spec.text),
             address=cluster.next_node_address(),
             netns=f"{cluster.name}-{name}",
             folder=folder,
-            cgroup=memory_cgroup(f"{cluster.name}/{name}"),
+            cgroup=cgroup,
             endpoint=cluster.endpoint,
             binaries=found,
             ledger=ledger,
@@ -130,6 +151,10 @@ class HostNode:
     def daemon_records(self) -> tuple[DaemonRecord, ...]:
         """The node's long-lived processes as they are now."""
         return tuple(_describe(daemon) for daemon in self.daemons.values())
+
+    def pod_records(self) -> tuple[PodRecord, ...]:
+        """The node's ballast pods as they are now."""
+        return self.pods.records()
 
     def stop(self) -> None:
         """End the daemons, remove the Node from the cluster and everything else from the machine."""
@@ -177,10 +202,12 @@ class HostNode:
             gateway=cluster.address,
         )
         self.cgroup.create()
+        if self.spec.pods:
+            self.home = self.cgroup.delegate()
         self.cgroup.set_limit(self.spec.memory_bytes)
 
     def boot(self) -> None:
-        """Start the daemons and wait until the node is Ready; kube-proxy isn't started yet.
+        """Start the daemons and, when the node is Ready, its pods; kube-proxy isn't started yet.
 
         Raises KilonodeError with the end of the log of the daemon that failed.
         """
@@ -194,13 +221,14 @@ class HostNode:
             timeout_s=READY_TIMEOUT_S,
             describe=lambda: self.daemons["kubelet"].log_tail(1500),
         )
+        self.pods.start()
 
     def _start_ballast(self) -> None:
         daemon = Daemon.start(
             "ballast",
             [sys.executable, "-S", "-E", "-c", _BALLAST, str(self.spec.ballast_bytes)],
             log_path=self.folder / "logs" / "ballast.log",
-            cgroup_procs=self.cgroup.procs_path,
+            cgroup_procs=self.home.procs_path,
         )
         self.daemons["ballast"] = daemon
 
@@ -211,7 +239,9 @@ class HostNode:
         wait_until(held, what="ballast held", timeout_s=BALLAST_TIMEOUT_S)
 
     def _start_containerd(self) -> None:
-        (self.folder / "containerd.toml").write_text(config.containerd_config(self.folder))
+        restricted = not has_capability(CAP_SYS_RESOURCE)
+        text = config.containerd_config(self.folder, restrict_oom_scores=restricted)
+        (self.folder / "containerd.toml").write_text(text)
         (self.folder / "cni/net.d/10-loopback.conflist").write_text(config.LOOPBACK_CNI)
         daemon = self._start_daemon("containerd", f"--config={self.folder / 'containerd.toml'}")
 
@@ -222,10 +252,14 @@ class HostNode:
         wait_until(
             listening, what="containerd's socket", timeout_s=SOCKET_TIMEOUT_S, describe=daemon.log_tail
         )
+        if self.spec.pods:
+            self.pods.import_image(config.containerd_socket(self.folder), self.folder)
 
     def _start_kubelet(self) -> None:
         file = self.folder / "kubelet.yaml"
-        file.write_text(config.kubelet_config(self.folder, ca_file=self.endpoint.ca_file))
+        pods_cgroup = self.cgroup.kernel_path if self.spec.pods else None
+        text = config.kubelet_config(self.folder, ca_file=self.endpoint.ca_file, pods_cgroup=pods_cgroup)
+        file.write_text(text)
         self._start_daemon(
             "kubelet",
             f"--config={file}",
@@ -243,8 +277,9 @@ class HostNode:
             name,
             [self.executables.bin / name, *arguments],
             log_path=self.folder / "logs" / f"{name}.log",
-            cgroup_procs=self.cgroup.procs_path,
+            cgroup_procs=self.home.procs_path,
             netns=self.netns,
+            binds={self.folder / "host" / path[1:]: Path(path) for path in _BUILT_IN_FOLDERS.get(name, ())},
             env={
                 "PATH": f"{self.executables.bin}:/usr/sbin:/usr/bin:/sbin:/bin",
                 "LD_LIBRARY_PATH": str(self.executables.lib),
@@ -270,6 +305,7 @@ class HostNode:
         return None
 
     def _unregister(self) -> None:
+        self.pods.remove()
         with self.endpoint.client() as client:
             core = kubernetes.client.CoreV1Api(client)
             if core.list_node(field_selector=f"metadata.name={self.name}").items:

@@ -56,6 +56,7 @@ class TestDeviations:
             ({"oom_scores": "flat"}, ["oom-score-adj"]),
             ({"oom_scores": "shifted"}, ["oom-score-adj"]),
             ({"ballast_bytes": 500 * MIB}, ["ballast"]),
+            ({"ballast_pods": 2}, ["ballast-pods"]),
             ({"node_monitor_grace_period_s": 700}, ["node-monitor-grace-period"]),
             ({"fake_lease_duration_s": 1200}, ["fake-lease"]),
             ({"endpoint_mode": "adopted"}, ["adopted-pods"]),

@@ -10,6 +10,7 @@ from framework.errors import BadInputError
 from framework.spec import (
     NODES_MAX,
     AskedMode,
+    BallastPod,
     EndpointMode,
     RealNodeSpec,
     ServiceSpec,
@@ -52,6 +53,62 @@ class TestRealNode:
     def test_is_frozen(self) -> None:
         with pytest.raises(AttributeError):
             a_node().memory_bytes = GIB  # type: ignore[misc]
+
+
+def a_pod(**changes: Any) -> BallastPod:
+    sound: dict[str, Any] = {"name": "web", "qos": "Burstable", "memory_bytes": 100 * MIB}
+    return BallastPod(**(sound | changes))
+
+
+class TestPods:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"name": "kubelet"}, "'kubelet' can't be the name"),
+            ({"name": "Web"}, "can't be the name"),
+            ({"name": "web-"}, "can't be the name"),
+            ({"name": "sixteen-letters-"}, "can't be the name"),
+            ({"memory_bytes": 0}, "hold or request nothing"),
+            ({"request_bytes": 0}, "hold or request nothing"),
+            ({"qos": "Guaranteed", "request_bytes": MIB}, "its class decides"),
+        ],
+    )
+    def test_an_unsound_one_is_refused(self, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(BadInputError, match=message) as caught:
+            a_pod(**changes)
+        assert caught.value.where == "pods"
+
+    @pytest.mark.parametrize(
+        ("pods", "message"),
+        [
+            ([{}, {}], "two pods have one name"),
+            ([{"memory_bytes": 2 * GIB}], "which does not fit a node of 2,048 MiB"),
+            ([{"request_bytes": 3 * GIB}], "pods request 3,072 MiB"),
+        ],
+    )
+    def test_a_node_that_does_not_hold_them_is_refused(
+        self, pods: list[dict[str, Any]], message: str
+    ) -> None:
+        with pytest.raises(BadInputError, match=message):
+            a_node(pods=tuple(a_pod(**changes) for changes in pods))
+
+    def test_page_cache_may_be_larger_than_the_node(self) -> None:
+        pod = a_pod(qos="BestEffort", content="page_cache", memory_bytes=4 * GIB)
+        assert a_node(pods=(pod,)).pods == (pod,)
+
+    @pytest.mark.parametrize(
+        ("changes", "score"),
+        [
+            ({"qos": "Guaranteed"}, -997),
+            ({"qos": "BestEffort"}, 1000),
+            ({"request_bytes": 100 * MIB}, 900),
+            ({"request_bytes": 109 * MIB}, 891),
+            ({"request_bytes": 1}, 999),
+            ({"request_bytes": 1000 * MIB}, 3),
+        ],
+    )
+    def test_scores_are_kubelets(self, changes: dict[str, Any], score: int) -> None:
+        assert a_pod(**changes).oom_score_adj(1000 * MIB) == score
 
 
 class TestService:
