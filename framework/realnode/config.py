@@ -100,11 +100,14 @@ def kubelet_config(folder: Path, *, ca_file: str, pods_cgroup: str | None = None
 def _with_pods(cgroup: str) -> dict[str, Any]:
     """What a kubelet with pods is told besides.
 
-    The one eviction threshold named is production's own for memory; the others, of disks, end with it.
+    The one eviction threshold named is production's own for memory; the others, of disks, end with it. CPU
+    quotas are off: a Guaranteed pod has a CPU limit, and what it overdrew while it filled a gigabyte in one
+    system call it would have to wait for, even to die.
     """
     return {
         "cgroupsPerQOS": True,
         "cgroupRoot": cgroup,
+        "cpuCFSQuota": False,
         "evictionHard": {"memory.available": "100Mi"},
         "imageGCHighThresholdPercent": 100,
     }

@@ -43,8 +43,7 @@ else:
 
 NAMESPACE: Final = "default"
 HELD_TIMEOUT_S: Final = 60.0
-HELD_TIMEOUT_S_PER_GIB: Final = 60.0
-"""A Guaranteed pod fills its memory with a tenth of a CPU."""
+HELD_TIMEOUT_S_PER_GIB: Final = 20.0
 GUARANTEED_OVERHEAD_BYTES: Final = 32 * MIB
 """runc's own start (some 20 MiB, in the container's cgroup) and the page tables; on top of what is held."""
 IMPORT_TIMEOUT_S: Final = 30.0

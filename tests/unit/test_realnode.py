@@ -117,6 +117,7 @@ class TestKubelet:
         assert document["cgroupsPerQOS"] is True
         assert document["cgroupRoot"] == "/kilonode-123456/real-1"
         assert set(document["evictionHard"]) == {"memory.available"}
+        assert document["cpuCFSQuota"] is False
         assert "cgroupRoot" not in kubelet()
 
     def test_keeps_its_pods_logs_in_its_folder(self) -> None:
