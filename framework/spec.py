@@ -41,7 +41,7 @@ whose pages the kernel takes away under pressure and the pod reads again."""
 POD_NAME: Final = re.compile(r"[a-z]([a-z0-9-]{0,13}[a-z0-9])?", re.ASCII)
 """A DNS label that fits comm, the name of a process in the kernel log (15 characters)."""
 NODE_COMMS: Final = frozenset(
-    {"containerd", "containerd-shim", "dd", "kube-proxy", "kubelet", "nft", "pause", "runc", "sh", "sleep"}
+    {"containerd", "containerd-shim", "kube-proxy", "kubelet", "nft", "pause", "runc"}
 )
 _GUARANTEED_OOM_SCORE_ADJ: Final = -997
 _BEST_EFFORT_OOM_SCORE_ADJ: Final = 1000

@@ -25,9 +25,11 @@ OOM_SCORES_PRODUCTION: Final[Mapping[str, int]] = {
     "containerd": -999,
     "containerd-shim": -998,
     "pause": -998,
+    "runc": -998,
 }
 """oom_score_adj of a node's daemons by comm (15 characters); nft inherits kube-proxy's, containerd gives its
-shims one more than its own, kubelet gives pause -998. Everything else counts as a system daemon: 0."""
+shims one more than its own, runc inherits it, kubelet gives pause -998. Everything else counts as a system
+daemon: 0."""
 OOM_SCORE_SYSTEM_DAEMON: Final = 0
 
 

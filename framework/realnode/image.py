@@ -1,8 +1,8 @@
 """The image of ballast pods, made of this machine's own programs: no registry, no compiler, no network.
 
 It holds ``sh``, ``dd`` and ``sleep`` with the shared libraries that they need, as any Linux has them, and
-serves as the pods' pause image too. ``dd`` is there once more under the name of each pod, because the kernel
-log names a victim by the name that it was executed by.
+serves as the pods' pause image too. All three are there once more under the name of each pod, because the
+kernel log names a victim by the name that it was executed by.
 
 * Anonymous memory is the buffer of ``dd bs=SIZE``, filled from /dev/zero. What it then writes goes to a FIFO
   that nobody reads: it waits there for ever, at no CPU.
@@ -33,6 +33,8 @@ IMAGE: Final = "kilonode.dev/ballast:local"
 PAUSE: Final = "pause"
 _PROGRAMS: Final = {"sh": "sh", "dd": "dd", "sleep": "sleep", PAUSE: "sleep"}
 """Host program by its name in the image's /bin."""
+_NAMED: Final = ("sh", "dd", "sleep")
+"""Programs that a pod runs by its own name, as ``/dd/NAME``."""
 _FIFO: Final = "hold"
 _MAPPED: Final = re.compile(r"(/\S+) \(0x")
 """A library, or the loader itself, in the output of ldd."""
@@ -59,8 +61,8 @@ def image_files() -> dict[str, bytes]:
 
 
 def image_archive(files: Mapping[str, bytes], pods: Sequence[BallastPod], architecture: str) -> bytes:
-    """The archive of an image with ``files``, in which each pod finds ``dd`` under its own name."""
-    layer = _tar([*_regular(files), *map(_link_to_dd, sorted(pod.name for pod in pods)), _fifo()])
+    """The archive of an image with ``files``, in which each pod finds its programs under its own name."""
+    layer = _tar([*_regular(files), *_links(sorted(pod.name for pod in pods)), _fifo()])
     config = msgspec.json.encode(
         {
             "architecture": architecture,
@@ -77,18 +79,18 @@ def image_archive(files: Mapping[str, bytes], pods: Sequence[BallastPod], archit
 
 def ballast_command(pod: BallastPod) -> list[str]:
     """What a container of the image runs to hold what ``pod`` holds."""
+    sh, dd, sleep = (f"/{program}/{pod.name}" for program in _NAMED)
     if pod.content == "anonymous":
         script = (
-            f"exec {pod.name} if=/dev/zero of=/{_FIFO} bs={pod.memory_bytes} count=1 iflag=fullblock "
-            f"9<>/{_FIFO}"
+            f"exec {dd} if=/dev/zero of=/{_FIFO} bs={pod.memory_bytes} count=1 iflag=fullblock 9<>/{_FIFO}"
         )
     else:
         whole, rest = divmod(pod.memory_bytes, MIB)
         script = (
-            f"{pod.name} if=/dev/zero of=/cached bs={MIB} count={whole + bool(rest)} conv=fsync; "
-            f"while :; do {pod.name} if=/cached of=/dev/null bs={MIB}; sleep 1; done"
+            f"{dd} if=/dev/zero of=/cached bs={MIB} count={whole + bool(rest)} conv=fsync; "
+            f"while :; do {dd} if=/cached of=/dev/null bs={MIB}; {sleep} 1; done"
         )
-    return ["/bin/sh", "-c", script]
+    return [sh, "-c", script]
 
 
 def _regular(files: Mapping[str, bytes]) -> list[tuple[tarfile.TarInfo, bytes]]:
@@ -101,11 +103,15 @@ def _regular(files: Mapping[str, bytes]) -> list[tuple[tarfile.TarInfo, bytes]]:
     return entries
 
 
-def _link_to_dd(name: str) -> tuple[tarfile.TarInfo, bytes]:
-    entry = tarfile.TarInfo(f"bin/{name}")
-    entry.type = tarfile.SYMTYPE
-    entry.linkname = "dd"
-    return entry, b""
+def _links(names: Sequence[str]) -> list[tuple[tarfile.TarInfo, bytes]]:
+    entries = []
+    for program in _NAMED:
+        for name in names:
+            entry = tarfile.TarInfo(f"{program}/{name}")
+            entry.type = tarfile.SYMTYPE
+            entry.linkname = f"/bin/{program}"
+            entries.append((entry, b""))
+    return entries
 
 
 def _fifo() -> tuple[tarfile.TarInfo, bytes]:

@@ -67,12 +67,14 @@ class TestImage:
         assert (described["os"], described["architecture"]) == ("linux", "amd64")
         assert described["config"]["Entrypoint"] == ["/bin/pause", "infinity"]
 
-    def test_each_pod_finds_dd_under_its_own_name(self) -> None:
+    def test_each_pod_finds_its_programs_under_its_own_name(self) -> None:
         found = members(image_archive(FILES, [a_pod(), a_pod(name="db")], "amd64"))
         layer = members(found["layer.tar"][1])
-        for name in ("bin/web", "bin/db"):
-            assert layer[name][0].issym()
-            assert layer[name][0].linkname == "dd"
+        for program in ("sh", "dd", "sleep"):
+            for name in ("web", "db"):
+                link = layer[f"{program}/{name}"][0]
+                assert link.issym()
+                assert link.linkname == f"/bin/{program}"
         assert layer["hold"][0].isfifo()
         assert {name: layer[name][1] for name in FILES} == FILES
         assert all(layer[name][0].mode & 0o111 == 0o111 for name in FILES)
@@ -86,12 +88,12 @@ class TestImage:
     @pytest.mark.parametrize("content", ["anonymous", "page_cache"])
     def test_the_commands_are_sound_shell(self, content: str) -> None:
         shell, option, script = ballast_command(a_pod(content=content))
-        assert (shell, option) == ("/bin/sh", "-c")
+        assert (shell, option) == ("/sh/web", "-c")
         assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
 
     def test_anonymous_memory_is_held_by_one_process_with_the_pods_name(self) -> None:
         script = ballast_command(a_pod(memory_bytes=12345678))[2]
-        assert script.startswith("exec web ")
+        assert script.startswith("exec /dd/web ")
         assert " bs=12345678 count=1 " in script
 
     def test_a_cached_file_is_not_smaller_than_asked(self) -> None:
