@@ -157,6 +157,7 @@ class Observers:
             status=tuple(look for look in self._status.samples if look.at_s >= begun_at_s),
             ruleset=marks.ruleset,
             daemons=self._host.daemon_records(),
+            pods=self._host.pod_records(),
             harness_memory_bytes_peak=usage.ru_maxrss * 1024,
             harness_cpu_s=self._sampler.cpu_s + self._status.cpu_s,
             phase=window.phase,
@@ -192,7 +193,7 @@ class Observers:
             else _peak(kernel, max(each.kernel_bytes for each in of_window)),
             baseline=self._baseline or end,
             end=end,
-            oom_kills=reading.oom_kills - window.oom_kills_before,
+            oom_kills=max(0, reading.oom_kills - window.oom_kills_before),
             samples=samples,
             sample_interval_s=self._sampler.interval_s,
         )

@@ -12,6 +12,9 @@ file names, in units of account and in what they count:
 In both, anonymous and file memory are hierarchical figures, and kernel memory (page tables, slabs, stacks,
 socket buffers, nft objects) is part of what is charged.
 
+A container runtime makes cgroups of its own below the one that it is given, and not only for memory:
+``delegate`` gets one ready for that, and ``remove`` removes what the runtime made in every tree.
+
 A process is charged to the cgroup that it was in when it touched a page, so a node's processes must be put
 in before exec (``procs_path`` is for that), and each measurement wants a cgroup of its own: nft objects that
 the last one left in the kernel stay charged.
@@ -24,7 +27,7 @@ import os
 import re
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +43,9 @@ CgroupMode = Literal["v1", "v2"]
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 REMOVE_TIMEOUT_S: Final = 10.0
+_CONTAINER_CONTROLLERS: Final = ("cpu", "cpuset", "hugetlb", "io", "memory", "pids")
+"""What kubelet looks for in its ``cgroupRoot`` (getSupportedUnifiedControllers in its
+pkg/kubelet/cm/cgroup_v2_manager_linux.go), and runc's io."""
 V1_NO_LIMIT_BYTES: Final = 1 << 62
 """Version 1 shows "no limit" as the largest multiple of the page size below 2^63; no limit comes near."""
 _STAT_BYTES_MAX: Final = 16384
@@ -159,8 +165,27 @@ class MemoryCgroup:
         with _explained(self.path):
             for folder in self._from_top():
                 if self.mode == "v2":
-                    _enable_memory(folder.parent)
+                    _enable(folder.parent, ("memory",))
                 folder.mkdir(exist_ok=True)
+
+    def delegate(self) -> MemoryCgroup:
+        """Get it ready for a container runtime that makes cgroups below; gives the one for other processes.
+
+        Version 1: it gets a namesake in the tree of every other controller, where containers will be too.
+        Version 2: its children get the controllers that kubelet and runc ask for, and since the kernel
+        then lets no process be in it, the node's own are to go into a child.
+        """
+        with _explained(self.path):
+            if self.mode == "v1":
+                for tree in _other_trees(self.tree):
+                    _make_namesake(tree, self.path.relative_to(self.tree))
+                return self
+            available = (self.tree / "cgroup.controllers").read_text().split()
+            for folder in (self.tree, *self._from_top()):
+                _enable(folder, [name for name in _CONTAINER_CONTROLLERS if name in available])
+        daemons = MemoryCgroup(self.path / "daemons", self.mode, self.tree)
+        daemons.create()
+        return daemons
 
     def _from_top(self) -> list[Path]:
         below_tree = [folder for folder in self.path.parents if folder.is_relative_to(self.tree)]
@@ -283,7 +308,7 @@ class MemoryCgroup:
         def removed() -> bool | None:
             """A process may have entered since the last kill, as the child of a wrapper does."""
             self.kill_all(timeout_s)
-            return all(_removed(cgroup.path) for cgroup in self.walk()) or None
+            return all(_removed(folder) for folder in self._folders()) or None
 
         wait_until(
             removed,
@@ -293,6 +318,13 @@ class MemoryCgroup:
             describe=lambda: f"busy; processes {self.pids()}",
             remedy=f"look into {self.path}, then rmdir it",
         )
+
+    def _folders(self) -> Iterator[Path]:
+        """Its folders, deepest first; in version 1 those of its namesakes too."""
+        trees = _other_trees(self.tree) if self.mode == "v1" else ()
+        for tree in (self.tree, *trees):
+            namesake = MemoryCgroup(tree / self.path.relative_to(self.tree), self.mode, tree)
+            yield from (cgroup.path for cgroup in namesake.walk())
 
 
 class _Peaks(NamedTuple):
@@ -383,21 +415,40 @@ def _explained(path: Path) -> Iterator[None]:
         raise
 
 
-def _enable_memory(parent: Path) -> None:
-    """Give ``parent``'s children the memory controller (version 2)."""
+def _enable(parent: Path, controllers: Sequence[str]) -> None:
+    """Give ``parent``'s children these controllers (version 2)."""
     control = parent / "cgroup.subtree_control"
-    if "memory" in control.read_text().split():
+    enabled = control.read_text().split()
+    missing = [name for name in controllers if name not in enabled]
+    if not missing:
         return
     try:
-        control.write_text("+memory")
+        control.write_text(" ".join(f"+{name}" for name in missing))
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
         raise KilonodeError(
-            "this cgroup has processes of its own, so it cannot give the memory controller to children",
+            f"this cgroup has processes of its own, so its children can't have {', '.join(missing)}",
             where=str(parent),
             remedy="move its processes to a child cgroup, or give the node another parent",
         ) from error
+
+
+def _other_trees(memory_tree: Path) -> tuple[Path, ...]:
+    """The trees of version 1's other controllers, each once: cpu and cpuacct are often links to one."""
+    folders = {entry.resolve() for entry in memory_tree.parent.iterdir() if (entry / "cgroup.procs").exists()}
+    return tuple(sorted(folders - {memory_tree.resolve()}))
+
+
+def _make_namesake(tree: Path, relative: Path) -> None:
+    """A cgroup in another tree of version 1. A cpuset has no CPUs until it is given some."""
+    folder = tree
+    for part in relative.parts:
+        parent, folder = folder, folder / part
+        folder.mkdir(exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if (parent / name).exists() and not (folder / name).read_text().strip():
+                (folder / name).write_text((parent / name).read_text())
 
 
 def _number(path: Path) -> int | None:

@@ -24,7 +24,7 @@ from framework.ground import Ground
 from framework.ledger import Ledger
 from framework.log import get_logger
 from framework.outcome import Environment
-from framework.realnode import CopyPool, HostNode
+from framework.realnode import CopyPool, HostNode, obstacle
 from framework.report import PhaseName, Reporter, RunFolder
 from framework.spec import AskedMode, RealNodeSpec, ServiceSpec, Spec, endpoint_mode
 from framework.traffic import Backends, Client
@@ -63,6 +63,7 @@ class Lab:
         self._nodes: list[HostNode] = []
         self._node_count = 0
         self._backends: Backends | None = None
+        self._pods_obstacle: str | None = None
         self._copies: CopyPool
         self._broken: KilonodeError | None = None
 
@@ -202,6 +203,22 @@ class Lab:
         if self._backends is None:
             self._backends = Backends(self.cluster, self.ledger)
         return self._backends
+
+    def settled(self, spec: RealNodeSpec) -> RealNodeSpec:
+        """``spec`` with its ballast as pods or processes, by what this machine can run.
+
+        Raises MissingRequirementError for ballast that is asked for as pods where none can run.
+        """
+        if not spec.may_have_pods:
+            return spec.settled(pods_run=False)
+        if self._pods_obstacle is None:
+            self._pods_obstacle = obstacle(self.binaries, self.ledger) or ""
+        if self._pods_obstacle and spec.pods:
+            raise MissingRequirementError(
+                f"real pods can't run on this machine: {self._pods_obstacle}",
+                remedy='use a machine where runc can start containers, or give the ballast form="process"',
+            )
+        return spec.settled(pods_run=not self._pods_obstacle)
 
     def retire(self, node: HostNode) -> None:
         """Remove a real node."""

@@ -159,7 +159,7 @@ class RealNode:
     def __init__(
         self, lab: Lab, spec: RealNodeSpec, *, test_id: str, repro: str, clock: Clock | None = None
     ) -> None:
-        self.spec = spec
+        self.spec = lab.settled(spec)
         self.measurements: list[Measurement] = []
         self._lab = lab
         self._test_id = test_id
@@ -181,7 +181,7 @@ class RealNode:
         """
         node = cls(lab, spec, test_id=test_id, repro=repro, clock=clock)
         try:
-            lab.boot(spec, node._observe)
+            lab.boot(node.spec, node._observe)
             if spec.client:
                 node._client = lab.client(node._host)
             with lab.phase("baseline", f"kube-proxy {spec.kube_proxy} in sync with an idle cluster"):
@@ -469,7 +469,7 @@ class RealNode:
             fake_lease_duration_s=cluster.budget.lease_s,
             endpoint_mode=service.spec.mode,
             daemonset_off_real_nodes=service.spec.mode != "endpointslices",
-            pods_on_real_node=False,
+            pods_on_real_node=bool(self.spec.pods),
             node_credentials=False,
             shares_host_kernel=True,
             host_cpus=os.cpu_count() or 0,

@@ -31,10 +31,11 @@ _CAP_SYS_RESOURCE: Final = 24
 _CHILDREN: Final[Mapping[str, tuple[str, int]]] = {
     "nft": ("kube-proxy", 0),
     "containerd-shim": ("containerd", 1),
+    "runc": ("containerd", 1),
     "pause": ("containerd", 1),
 }
-"""By comm: whose score a child has, and how much more. containerd gives its shims one more than its own, and
-kubelet gives pause -998."""
+"""By comm: whose score a child has, and how much more. containerd gives its shims one more than its own,
+runc inherits it, and kubelet gives pause -998."""
 
 
 def production_scores(spec: RealNodeSpec) -> dict[str, int]:
@@ -64,17 +65,20 @@ def burstable_score(request_bytes: int, node_memory_bytes: int) -> int:
 def plan_scores(spec: RealNodeSpec, *, lowest: int) -> OomScores:
     """What each of the node's processes gets where ``lowest`` is the lowest score that may be had.
 
-    Under ``flat`` all get the same. Other policies are shifted as a whole if need be.
+    Under ``flat`` all get the same. Other policies are shifted as a whole if need be, but for pods: kubelet
+    gives them their own scores, and containerd none below its own.
     """
     asked = asked_scores(spec.oom_policy, production_scores(spec))
     shift = max(0, lowest - min(asked.values()))
     applied = {name: min(score + shift, OOM_SCORE_MAX) for name, score in asked.items()}
+    for pod in spec.pods:
+        applied[pod.name] = max(asked[pod.name], applied["containerd"])
     return OomScores(
         policy=spec.oom_policy if isinstance(spec.oom_policy, str) else "explicit",
         asked=asked,
         applied=applied,
         shift=shift,
-        capped=tuple(name for name, score in asked.items() if score + shift > OOM_SCORE_MAX),
+        capped=tuple(name for name, score in asked.items() if applied[name] - score != shift),
     )
 
 

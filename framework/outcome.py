@@ -14,9 +14,12 @@ never zero.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+
+PODS_CGROUP: Final = "kubepods"
+"""The cgroup in which kubelet makes those of its pods."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,6 +96,11 @@ class OomKill(Record, frozen=True, kw_only=True):
     page_table_bytes: int
     oom_score_adj: int
     candidates: tuple[OomCandidate, ...]
+
+    @property
+    def in_pod(self) -> bool:
+        """Whether the victim was in a pod of kubelet's."""
+        return f"/{PODS_CGROUP}/" in self.victim_cgroup
 
 
 class CgroupSample(Record, frozen=True, kw_only=True):
@@ -236,7 +244,8 @@ class Restart(Record, frozen=True, kw_only=True):
 class OomScores(Record, frozen=True, kw_only=True):
     """oom_score_adj of the node's processes by name: as asked, and as this machine permits.
 
-    ``shift`` was added to all of them; those ``capped`` would exceed 1000 and lost their distance to others.
+    ``shift`` was added to all of them but those ``capped``, which lost their distance to others: they would
+    exceed 1000, or are pods, whose scores kubelet gives.
     """
 
     policy: Literal["production", "flat", "explicit"]
@@ -244,6 +253,22 @@ class OomScores(Record, frozen=True, kw_only=True):
     applied: dict[str, int]
     shift: int
     capped: tuple[str, ...]
+
+
+class PodRecord(Record, frozen=True, kw_only=True):
+    """One ballast pod of the node, as the API server and the kernel know it at one moment.
+
+    ``state`` and ``last_end`` are its container's, with the reason where kubelet gives one (``OOMKilled``,
+    ``CrashLoopBackOff``). ``oom_score_adj`` is what its process really has; None while none runs.
+    """
+
+    name: str
+    qos: str
+    phase: str
+    state: str | None
+    last_end: str | None
+    restarts: int
+    oom_score_adj: int | None
 
 
 class Component(Record, frozen=True, kw_only=True):
@@ -323,6 +348,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     status: tuple[NodeStatusSample, ...]
     ruleset: Ruleset | None
     daemons: tuple[DaemonRecord, ...]
+    pods: tuple[PodRecord, ...] = ()
     harness_memory_bytes_peak: int
     harness_cpu_s: float
     phase: Phase = "first_programming"

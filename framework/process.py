@@ -1,9 +1,10 @@
 """The one way to run a process.
 
 ``run`` is for commands that end by themselves, ``Daemon`` for those that stay. A daemon enters its memory
-cgroup and network namespace *before* its program is executed, so that every byte from exec on is charged:
-a small ``sh`` moves itself into the cgroup, ``nsenter`` enters the namespace, and exec replaces both. The
-pid therefore stays the same from the first instruction to the last.
+cgroup and namespaces *before* its program is executed, so that every byte from exec on is charged: a small
+``sh`` moves itself into the cgroup, ``nsenter`` enters the network namespace, ``unshare`` makes a mount
+namespace, and exec replaces them all. The pid therefore stays the same from the first instruction to the
+last.
 
 Interruption follows INT, TERM, KILL with named time limits, on a pidfd, so that a reused pid is never hit.
 """
@@ -27,8 +28,15 @@ TERM_TIMEOUT_S: Final = 5.0
 KILL_TIMEOUT_S: Final = 10.0
 DEFAULT_TIMEOUT_S: Final = 60.0
 ERROR_TAIL_CHARS: Final = 4000
+CAP_SYS_RESOURCE: Final = 24
+"""Lowers oom_score_adj and raises resource limits (capabilities(7)); many containers lack it."""
 _ENTER_CGROUP: Final = 'echo 0 > "$0" && exec "$@"'
 _SET_OOM_SCORE: Final = 'echo "$0" > /proc/self/oom_score_adj && exec "$@"'
+_BIND: Final = """\
+while [ "$1" != -- ]; do mkdir -p "$1" "$2" && mount --bind "$1" "$2" || exit; shift 2; done
+shift
+exec "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -73,13 +81,20 @@ def inside(
     cgroup_procs: Path | None = None,
     netns: str | None = None,
     oom_score_adj: int | None = None,
+    binds: Mapping[Path, Path] | None = None,
 ) -> list[str]:
     """``argv`` wrapped so that it runs in a cgroup and a named network namespace, with an oom_score_adj.
 
     ``cgroup_procs`` is the path of the cgroup's ``cgroup.procs``. The namespace is entered with nsenter:
-    ``ip netns exec`` would remount /sys and hide the cgroup file systems from kubelet.
+    ``ip netns exec`` would remount /sys and hide the cgroup file systems from kubelet. ``binds`` are folders
+    that the program sees elsewhere, below a host path that it has built in: they are mounted in a mount
+    namespace of its own, which ends with its last process, and with it every mount that was made in it.
     """
     wrapped = list(argv)
+    if binds:
+        pairs = [str(path) for pair in binds.items() for path in pair]
+        private = ["unshare", "--mount", "--propagation", "private", "--"]
+        wrapped = [*private, "sh", "-c", _BIND, "bind", *pairs, "--", *wrapped]
     if netns is not None:
         wrapped = ["nsenter", f"--net=/run/netns/{netns}", "--", *wrapped]
     if oom_score_adj is not None:
@@ -152,6 +167,7 @@ class Daemon:
         cgroup_procs: Path | None = None,
         netns: str | None = None,
         oom_score_adj: int | None = None,
+        binds: Mapping[Path, Path] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Daemon:
@@ -160,7 +176,9 @@ class Daemon:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as output:
             popen = subprocess.Popen(
-                inside(words, cgroup_procs=cgroup_procs, netns=netns, oom_score_adj=oom_score_adj),
+                inside(
+                    words, cgroup_procs=cgroup_procs, netns=netns, oom_score_adj=oom_score_adj, binds=binds
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -235,6 +253,21 @@ def cpu_s_of(pid: int) -> float:
         return 0.0
     user, system = stat.rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def oom_score_adj_of(pid: int) -> int | None:
+    """A process's oom_score_adj; None when there is no such process (proc(5))."""
+    try:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def has_capability(number: int) -> bool:
+    """Whether this process has a capability in effect, by its number in capability.h."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> number & 1)
 
 
 def memory_bytes_of(pid: int) -> int:

@@ -17,7 +17,11 @@ VERSION: Final = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 OOM_SCORE_MIN: Final = -1000
 OOM_SCORE_MAX: Final = 1000
 """Bounds of oom_score_adj (proc(5))."""
-_COMM: Final = re.compile(r"[A-Za-z0-9-]{1,15}", re.ASCII)
+_BALLAST_NAME: Final = re.compile(r"[a-z]([a-z0-9-]{0,13}[a-z0-9])?", re.ASCII)
+"""A DNS label that fits comm, the name of a process in the kernel log (15 characters)."""
+_NODE_COMMS: Final = frozenset(
+    {"containerd", "containerd-shim", "dd", "kube-proxy", "kubelet", "nft", "pause", "runc", "sh", "sleep"}
+)
 
 NATIVE_ENDPOINTS_MAX: Final = 1_000
 """What ``auto`` lets the real DaemonSet controller create: 70 pods/s on 2 CPUs, fewer the larger the
@@ -44,9 +48,21 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 BallastKind = Literal["system", "guaranteed", "burstable", "besteffort"]
 """What a ballast stands for: a system daemon, or a pod of one of the three QoS classes."""
 
+QosClass = Literal["Guaranteed", "Burstable", "BestEffort"]
+_QOS: Final[dict[BallastKind, QosClass]] = {
+    "guaranteed": "Guaranteed",
+    "burstable": "Burstable",
+    "besteffort": "BestEffort",
+}
+
 Content = Literal["anonymous", "page_cache"]
 """``anonymous``: written once, never given back. ``page_cache``: a file that is read again each second, which
 the kernel may reclaim and then has to read again."""
+
+BallastForm = Literal["auto", "pod", "process"]
+"""``pod``: a real pod that the node's kubelet runs, in a cgroup of its class, and starts again when it is
+killed. ``process``: a process with the oom_score_adj of what it stands for. ``auto``: a pod where it stands
+for one, pods can run on this machine, and no OOM policy asks for a score that kubelet would not give."""
 
 DAEMON_NAMES: Final = ("containerd", "kubelet", "kube-proxy")
 """The node's own daemons, in the order of their start; nft runs as kube-proxy's child."""
@@ -56,7 +72,8 @@ class Ballast(Spec, frozen=True, kw_only=True):
     """Memory that something else on the node holds, charged to the node.
 
     ``name`` is what the kernel log calls its process (15 characters at most). ``request_bytes`` is what a
-    Burstable pod requests, half of its memory unless given: its oom_score_adj follows from it.
+    Burstable pod requests, half of its memory unless given: its oom_score_adj follows from it. A pod costs
+    some 4 MiB for its shim and 1.5 MiB of kernel memory beside what it holds.
     """
 
     name: str
@@ -64,13 +81,20 @@ class Ballast(Spec, frozen=True, kw_only=True):
     memory_bytes: int
     content: Content = "anonymous"
     request_bytes: int | None = None
+    form: BallastForm = "auto"
 
     def __post_init__(self) -> None:
-        if _COMM.fullmatch(self.name) is None or self.name in (*DAEMON_NAMES, "nft"):
+        if _BALLAST_NAME.fullmatch(self.name) is None or self.name in _NODE_COMMS:
             raise BadInputError(
                 f"{self.name!r} can't name a ballast",
                 where="ballast",
-                remedy="give 1 to 15 letters, digits or dashes, and no name of the node's own daemons",
+                remedy="give 15 small letters, digits and dashes at most, and no name of a daemon",
+            )
+        if self.form == "pod" and self.kind == "system":
+            raise BadInputError(
+                f"{self.name} stands for a system daemon and can't be a pod",
+                where="ballast",
+                remedy='give form="process", or a kind of pod',
             )
         if self.memory_bytes <= 0:
             raise BadInputError(
@@ -86,6 +110,11 @@ class Ballast(Spec, frozen=True, kw_only=True):
     @property
     def requested_bytes(self) -> int:
         return self.memory_bytes // 2 if self.request_bytes is None else self.request_bytes
+
+    @property
+    def qos(self) -> QosClass:
+        """The class of the pod that it stands for. Raises KeyError for a system daemon."""
+        return _QOS[self.kind]
 
 
 OomPolicyName = Literal["production", "flat"]
@@ -138,8 +167,15 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
             raise BadInputError(
                 f"ballast {', '.join(names)} has one name twice", where="ballast", remedy="name each once"
             )
+        pods = {ballast.name for ballast in self.pods}
+        if pods and self.oom_policy == "flat":
+            raise BadInputError(
+                f"kubelet decides on the scores of {', '.join(sorted(pods))}",
+                where="oom_policy",
+                remedy='give the ballast form="process"',
+            )
         if isinstance(self.oom_policy, dict):
-            self._check_scores(self.oom_policy, known={*DAEMON_NAMES, *names})
+            self._check_scores(self.oom_policy, known={*DAEMON_NAMES, *names} - pods)
 
     @staticmethod
     def _check_scores(scores: dict[str, int], *, known: set[str]) -> None:
@@ -157,6 +193,35 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
                 where="oom_policy",
                 remedy=f"give {OOM_SCORE_MIN + 1} to {OOM_SCORE_MAX}: {OOM_SCORE_MIN} is never killed",
             )
+
+    @property
+    def pods(self) -> tuple[Ballast, ...]:
+        """The ballast that real pods hold."""
+        return tuple(ballast for ballast in self.ballast if ballast.form == "pod")
+
+    @property
+    def processes(self) -> tuple[Ballast, ...]:
+        """The ballast that processes hold."""
+        return tuple(ballast for ballast in self.ballast if ballast.form != "pod")
+
+    @property
+    def may_have_pods(self) -> bool:
+        """Whether some ballast is a pod, or would be one where pods can run."""
+        return any(self._form(ballast, pods_run=True) == "pod" for ballast in self.ballast)
+
+    def settled(self, *, pods_run: bool) -> RealNodeSpec:
+        """With ``auto`` ballast decided, on a machine where real pods can run or can't."""
+        ballast = tuple(
+            msgspec.structs.replace(each, form=self._form(each, pods_run=pods_run)) for each in self.ballast
+        )
+        return msgspec.structs.replace(self, ballast=ballast)
+
+    def _form(self, ballast: Ballast, *, pods_run: bool) -> Literal["pod", "process"]:
+        if ballast.form != "auto":
+            return ballast.form
+        named = isinstance(self.oom_policy, dict) and ballast.name in self.oom_policy
+        as_process = ballast.kind == "system" or self.oom_policy == "flat" or named
+        return "pod" if pods_run and not as_process else "process"
 
     @property
     def ballast_bytes(self) -> int:

@@ -94,10 +94,11 @@ def _memory_items(facts: RunFacts) -> Iterator[FidelityItem]:
             effect="the files' pages are charged to the node and each load begins later; nft's own memory is "
             "the same",
         )
-    if facts.ballast:
+    processes = [each for each in facts.ballast if each.form != "pod"]
+    if processes:
         held = ", ".join(
             f"{mib(each.memory_bytes)} MiB of {_CONTENT_WORDS[each.content]} as {_KIND_WORDS[each.kind]}"
-            for each in facts.ballast
+            for each in processes
         )
         yield FidelityItem(
             id="ballast",
@@ -131,12 +132,15 @@ def _oom_score_items(scores: OomScores) -> Iterator[FidelityItem]:
             effect="other scores than production's choose other victims",
         )
     if scores.shift and scores.policy != "flat":
-        capped = f", and {', '.join(scores.capped)} met the cap of 1000" if scores.capped else ""
+        capped = (
+            f", but not that of {', '.join(scores.capped)} (capped at 1000, or kubelet's own)"
+            if scores.capped
+            else ""
+        )
         yield FidelityItem(
             id="oom-score-adj",
             what=f"every oom_score_adj is {scores.shift} higher (no CAP_SYS_RESOURCE){capped}",
-            effect="differences, and so victims, stay the same but for those that met the cap; each kill is "
-            "replayed with the true scores",
+            effect="other differences, and so victims, stay; each kill is replayed with the true scores",
         )
 
 
@@ -188,6 +192,14 @@ def _workload_items(facts: RunFacts) -> Iterator[FidelityItem]:
             id="no-pods",
             what="the real node runs no pods and its CNI sets up loopback only",
             effect="pods, CNI and their kernel objects cost no memory here: production has less to spare",
+        )
+    pods = [each for each in facts.ballast if each.form == "pod"]
+    if pods:
+        yield FidelityItem(
+            id="ballast-pods",
+            what=f"{len(pods)} ballast pods stand for everything else on the node: real pods in real "
+            "cgroups, on the node's network, their requests scaled to the memory that kubelet sees",
+            effect="pod networks and their kernel objects cost no memory here, and the pods never shrink",
         )
 
 

@@ -59,7 +59,7 @@ def derive_outcome(evidence: Evidence) -> Outcome:
         phase=evidence.phase,
         fates=fates(reading),
         victims=tuple(reading.victim(kill) for kill in kills),
-        survivors=tuple(daemon.name for daemon in evidence.daemons if daemon.exit_code is None),
+        survivors=reading.survivors,
         readiness=readiness(evidence),
         crash_loops=crash_loops(evidence),
         nft_list_bytes_peak=reading.nft_list_peak,
@@ -129,12 +129,22 @@ def _kill_doubts(reading: Reading) -> Iterator[Doubt]:
                 about=("programming", "nft_peak_low"),
                 text=f"the kernel log has an OOM kill of nft {kill.victim_pid}, but no exit record shows it",
             )
-    if evidence.cgroup.oom_kills != len(evidence.oom_kills):
+    if evidence.cgroup.oom_kills not in _countable_kills(evidence):
         yield Doubt(
             about=("programming", "victims"),
             text=f"the cgroup counted {evidence.cgroup.oom_kills} OOM kills, the kernel log has "
             f"{len(evidence.oom_kills)}",
         )
+
+
+def _countable_kills(evidence: Evidence) -> range:
+    """How many kills the cgroup's counters may show, by what the kernel log has.
+
+    Version 1 counts a kill in the victim's cgroup alone, and that of a container is gone with it.
+    """
+    logged = len(evidence.oom_kills)
+    in_pods = sum(kill.in_pod for kill in evidence.oom_kills)
+    return range(logged - in_pods if evidence.cgroup.mode == "v1" else logged, logged + 1)
 
 
 def _peak_doubts(reading: Reading) -> Iterator[Doubt]:

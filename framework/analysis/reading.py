@@ -126,7 +126,14 @@ class Reading:
 
     @cached_property
     def ballast_names(self) -> frozenset[str]:
-        return frozenset(daemon.name for daemon in self.evidence.daemons if daemon.role == "ballast")
+        processes = {daemon.name for daemon in self.evidence.daemons if daemon.role == "ballast"}
+        return frozenset(processes | {pod.name for pod in self.evidence.pods})
+
+    @cached_property
+    def survivors(self) -> tuple[str, ...]:
+        """The long-lived processes and pods that were there at the end, restarted ones too."""
+        alive = [daemon.name for daemon in self.evidence.daemons if daemon.exit_code is None]
+        return (*alive, *(pod.name for pod in self.evidence.pods if pod.state == "Running"))
 
     def victim(self, kill: OomKill) -> str:
         """Whom a kill hit: the name of a long-lived process, else the kernel's comm."""

@@ -103,7 +103,8 @@ def outcome_rows(outcome: Outcome) -> tuple[tuple[str, str], ...]:
 def describe_ballast(ballast: Sequence[Ballast]) -> str:
     """``burstable 300 MiB, system 100 MiB page cache``; empty without any."""
     return ", ".join(
-        f"{each.kind} {mib(each.memory_bytes)} MiB{'' if each.content == 'anonymous' else ' page cache'}"
+        f"{each.kind} {'pod ' if each.form == 'pod' else ''}{mib(each.memory_bytes)} MiB"
+        f"{'' if each.content == 'anonymous' else ' page cache'}"
         for each in ballast
     )
 

@@ -1,7 +1,7 @@
 """Configuration files of a real node's daemons, as pure functions of where it is.
 
-Deviations from production's defaults are those that a node without pods in one memory cgroup needs; each is
-named here once, and the fidelity list of a result repeats what may matter to a figure.
+Deviations from production's defaults are those that a node in one memory cgroup needs; each is named here
+once, and the fidelity list of a result repeats what may matter to a figure.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 import yaml
 
 from framework.fleet import REGION, zone
+from framework.realnode.image import IMAGE
 
 KUBE_PROXY_METRICS_PORT: Final = 10249
 KUBE_PROXY_HEALTHZ_PORT: Final = 10256
@@ -29,7 +30,8 @@ state = "{folder}/containerd/state"
 [grpc]
   address = "{socket}"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "registry.k8s.io/pause:3.10"
+  sandbox_image = "{image}"
+  restrict_oom_score_adj = {restricted}
 [plugins."io.containerd.grpc.v1.cri".containerd]
   snapshotter = "native"
 [plugins."io.containerd.grpc.v1.cri".cni]
@@ -40,26 +42,37 @@ state = "{folder}/containerd/state"
 LOOPBACK_CNI: Final = """\
 {"cniVersion": "0.4.0", "name": "loopback", "plugins": [{"type": "loopback"}]}
 """
-"""kubelet reports Ready only with some CNI configuration; no pod ever runs with it."""
+"""kubelet reports Ready only with some CNI configuration; pods use the node's network."""
 
 
 def containerd_socket(folder: Path) -> Path:
     return folder / "containerd" / "c.sock"
 
 
-def containerd_config(folder: Path) -> str:
-    """containerd's TOML; everything it writes stays below the node's folder."""
-    return _CONTAINERD.format(folder=folder, socket=containerd_socket(folder))
+def containerd_config(folder: Path, *, restrict_oom_scores: bool) -> str:
+    """containerd's TOML; what it writes stays below the node's folder, or in its own mounts.
+
+    With ``restrict_oom_scores`` a container gets containerd's own oom_score_adj where it should have a
+    lower one: without CAP_SYS_RESOURCE runc could not start it.
+    """
+    return _CONTAINERD.format(
+        folder=folder,
+        socket=containerd_socket(folder),
+        image=IMAGE,
+        restricted=str(restrict_oom_scores).lower(),
+    )
 
 
-def kubelet_config(folder: Path, *, ca_file: str, oom_score_adj: int) -> str:
-    """A KubeletConfiguration.
+def kubelet_config(folder: Path, *, ca_file: str, oom_score_adj: int, pods_cgroup: str | None = None) -> str:
+    """A KubeletConfiguration. ``pods_cgroup`` is where the pods' cgroups are to be; None for no pods.
 
-    QoS cgroups are off, because kubelet would make them in the host's tree, outside the node's limit. The
-    lease stays at production's 40 s.
+    Without pods the QoS cgroups are off, because kubelet would make them in the host's tree, outside the
+    node's limit. With pods they are production's, below ``pods_cgroup``, and the host's full disk is no
+    reason to evict them. The lease stays at production's 40 s.
     """
     return yaml.safe_dump(
-        {
+        ({"cgroupsPerQOS": False} if pods_cgroup is None else _with_pods(pods_cgroup))
+        | {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "address": "127.0.0.1",
@@ -70,7 +83,6 @@ def kubelet_config(folder: Path, *, ca_file: str, oom_score_adj: int) -> str:
             },
             "authorization": {"mode": "AlwaysAllow"},
             "cgroupDriver": "cgroupfs",
-            "cgroupsPerQOS": False,
             "containerRuntimeEndpoint": f"unix://{containerd_socket(folder)}",
             "enforceNodeAllocatable": [],
             "failCgroupV1": False,
@@ -79,10 +91,27 @@ def kubelet_config(folder: Path, *, ca_file: str, oom_score_adj: int) -> str:
             "makeIPTablesUtilChains": False,
             "nodeLeaseDurationSeconds": 40,
             "oomScoreAdj": oom_score_adj,
+            "podLogsDir": str(folder / "pod-logs"),
             "readOnlyPort": 0,
             "volumePluginDir": str(folder / "kubelet" / "volume-plugins"),
         }
     )
+
+
+def _with_pods(cgroup: str) -> dict[str, Any]:
+    """What a kubelet with pods is told besides.
+
+    The one eviction threshold named is production's own for memory; the others, of disks, end with it. CPU
+    quotas are off: a Guaranteed pod has a CPU limit, and what it overdrew while it filled a gigabyte in one
+    system call it would have to wait for, even to die.
+    """
+    return {
+        "cgroupsPerQOS": True,
+        "cgroupRoot": cgroup,
+        "cpuCFSQuota": False,
+        "evictionHard": {"memory.available": "100Mi"},
+        "imageGCHighThresholdPercent": 100,
+    }
 
 
 def kube_proxy_config(

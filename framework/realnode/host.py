@@ -4,9 +4,12 @@ containerd, kubelet and kube-proxy enter the cgroup before exec and run from pri
 from exec on is charged to the node's limit. The node registers itself and becomes Ready through its own
 kubelet, as any node does; kube-proxy starts after that and spawns nft from the node's own copy.
 
-The start is in the order of a boot: ballast, containerd, kubelet, Ready, kube-proxy, its first sync. Each
-process has the oom_score_adj of the node's OOM policy before its program is executed. With the restart policy
-``production`` a process that ended is started again after the delay that it would have there.
+The start is in the order of a boot: ballast, containerd, kubelet, Ready, pods, kube-proxy, its first sync.
+Each process has the oom_score_adj of the node's OOM policy before its program is executed. With the restart
+policy ``production`` a process that ended is started again after the delay that it would have there.
+
+containerd and kubelet see their built-in folders below /run and /var in mount namespaces of their own, so
+that sockets, state and logs of pods never lie on the host, and mounts end with the processes.
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ from framework.errors import KilonodeError
 from framework.lazy import LazyModule
 from framework.ledger import Folder, Ledger, Netns, Thing
 from framework.oom_scores import lowest_score, plan_scores
-from framework.outcome import DaemonRecord, Measure, OomScores
-from framework.process import Daemon
+from framework.outcome import DaemonRecord, Measure, OomScores, PodRecord
+from framework.process import CAP_SYS_RESOURCE, Daemon, has_capability
 from framework.realnode import config, hold
+from framework.realnode.pods import Pods
 from framework.realnode.private_copy import CopyPool, Executables, evict
 from framework.realnode.supervisor import Supervisor
 from framework.realnode.transactions import capture_transactions, captured_transactions
@@ -54,6 +58,12 @@ HOST_SYSCTLS: Final = (
 """What kubelet sets at its start (setupKernelTunables in pkg/kubelet/cm/container_manager_linux.go)."""
 _SYSTEM_PROGRAMS: Final = ("containerd", "containerd-shim-runc-v2", "runc", "nft")
 _BALLAST_FILE_PIECE: Final = bytes(range(256)) * 4096
+_BUILT_IN_FOLDERS: Final = {
+    "containerd": ("/run/containerd",),
+    "kubelet": ("/var/lib/kubelet", "/var/log/containers"),
+}
+"""What these write to whatever they are told: runc's state and shims' sockets, sockets of plugins, links to
+the logs of containers."""
 
 
 @dataclass
@@ -72,6 +82,9 @@ class HostNode:
     ledger: Ledger
     oom_scores: OomScores
     supervisor: Supervisor
+    pods: Pods
+    home: MemoryCgroup
+    """Where its daemons are: its cgroup, or a child where those of pods leave no other place."""
     things: list[Thing] = field(default_factory=list)
 
     @classmethod
@@ -90,14 +103,17 @@ class HostNode:
         found["kubelet"] = binaries.get("kubelet")
         found["kube-proxy"] = binaries.get("kube-proxy", spec.kube_proxy)
         folder = ledger.folder / "nodes" / name
+        cgroup = memory_cgroup(f"{cluster.name}/{name}")
         node = cls(
             spec=spec,
             name=name,
+            pods=Pods(name, cgroup, spec, cluster.endpoint, binaries),
+            home=cgroup,
             executables=Executables(pool, folder, spec.text),
             address=cluster.next_node_address(),
             netns=f"{cluster.name}-{name}",
             folder=folder,
-            cgroup=memory_cgroup(f"{cluster.name}/{name}"),
+            cgroup=cgroup,
             endpoint=cluster.endpoint,
             binaries=found,
             ledger=ledger,
@@ -145,11 +161,15 @@ class HostNode:
 
     def daemon_records(self) -> tuple[DaemonRecord, ...]:
         """The node's long-lived processes as they are now."""
-        ballast = {each.name for each in self.spec.ballast}
+        ballast = {each.name for each in self.spec.processes}
         return tuple(
             _describe(daemon, "ballast" if name in ballast else "daemon")
             for name, daemon in self.daemons.items()
         )
+
+    def pod_records(self) -> tuple[PodRecord, ...]:
+        """The node's ballast pods as they are now."""
+        return self.pods.records()
 
     def stop(self) -> None:
         """End the daemons, remove the Node from the cluster and everything else from the machine."""
@@ -198,14 +218,16 @@ class HostNode:
             gateway=cluster.address,
         )
         self.cgroup.create()
+        if self.spec.pods:
+            self.home = self.cgroup.delegate()
         self.cgroup.set_limit(self.spec.memory_bytes)
 
     def boot(self) -> None:
-        """Start the daemons and wait until the node is Ready; kube-proxy isn't started yet.
+        """Start the daemons and, when the node is Ready, its pods; kube-proxy isn't started yet.
 
         Raises KilonodeError with the end of the log of the daemon that failed.
         """
-        for ballast in self.spec.ballast:
+        for ballast in self.spec.processes:
             self._start_ballast(ballast)
         self._start_containerd()
         self._start_kubelet()
@@ -215,6 +237,7 @@ class HostNode:
             timeout_s=READY_TIMEOUT_S,
             describe=lambda: self.daemons["kubelet"].log_tail(1500),
         )
+        self.pods.start()
 
     def _start_ballast(self, ballast: Ballast) -> None:
         what = str(ballast.memory_bytes)
@@ -241,7 +264,9 @@ class HostNode:
         return path
 
     def _start_containerd(self) -> None:
-        (self.folder / "containerd.toml").write_text(config.containerd_config(self.folder))
+        restricted = not has_capability(CAP_SYS_RESOURCE)
+        text = config.containerd_config(self.folder, restrict_oom_scores=restricted)
+        (self.folder / "containerd.toml").write_text(text)
         (self.folder / "cni/net.d/10-loopback.conflist").write_text(config.LOOPBACK_CNI)
         daemon = self._start_daemon("containerd", f"--config={self.folder / 'containerd.toml'}")
 
@@ -252,6 +277,8 @@ class HostNode:
         wait_until(
             listening, what="containerd's socket", timeout_s=SOCKET_TIMEOUT_S, describe=daemon.log_tail
         )
+        if self.spec.pods:
+            self.pods.import_image(config.containerd_socket(self.folder), self.folder)
 
     def _start_kubelet(self) -> None:
         file = self.folder / "kubelet.yaml"
@@ -260,6 +287,7 @@ class HostNode:
                 self.folder,
                 ca_file=self.endpoint.ca_file,
                 oom_score_adj=self.oom_scores.applied["kubelet"],
+                pods_cgroup=self.cgroup.kernel_path if self.spec.pods else None,
             )
         )
         self._start_daemon(
@@ -279,6 +307,7 @@ class HostNode:
             name,
             [self.executables.bin / name, *arguments],
             netns=self.netns,
+            binds={self.folder / "host" / path[1:]: Path(path) for path in _BUILT_IN_FOLDERS.get(name, ())},
             env={
                 "PATH": f"{self.executables.bin}:/usr/sbin:/usr/bin:/sbin:/bin",
                 "LD_LIBRARY_PATH": str(self.executables.lib),
@@ -292,7 +321,7 @@ class HostNode:
                 name,
                 argv,
                 log_path=self.folder / "logs" / f"{name}.log",
-                cgroup_procs=self.cgroup.procs_path,
+                cgroup_procs=self.home.procs_path,
                 oom_score_adj=self.oom_scores.applied[name],
                 **options,
             ),
@@ -315,6 +344,7 @@ class HostNode:
         return None
 
     def _unregister(self) -> None:
+        self.pods.remove()
         with self.endpoint.client() as client:
             core = kubernetes.client.CoreV1Api(client)
             if core.list_node(field_selector=f"metadata.name={self.name}").items:

@@ -69,6 +69,7 @@ class TestDeviations:
             ({"oom_scores": scores("explicit", shift=3)}, ["oom-explicit", "oom-score-adj"]),
             ({"oom_scores": SHIFTED}, ["oom-score-adj"]),
             ({"ballast": (BALLAST,)}, ["ballast"]),
+            ({"ballast": (msgspec.structs.replace(BALLAST, form="pod"),)}, ["ballast-pods"]),
             ({"node_monitor_grace_period_s": 700}, ["node-monitor-grace-period"]),
             ({"fake_lease_duration_s": 1200}, ["fake-lease"]),
             ({"endpoint_mode": "adopted"}, ["adopted-pods"]),

@@ -316,6 +316,20 @@ class TestKilled:
         assert "victims" in topics(outcome)
 
     @pytest.mark.parametrize(
+        ("mode", "counted", "doubted"), [("v1", 1, False), ("v2", 1, True), ("v1", 0, True)]
+    )
+    def test_version_1_forgets_kills_in_containers_that_are_gone(
+        self, mode: str, counted: int, doubted: bool
+    ) -> None:
+        pod = an_oom_kill(victim_comm="web", victim_pid=900, victim_cgroup="/kn/real-0/kubepods/podab/cd")
+        kills = (an_oom_kill(), pod)
+        evidence = a_killed_evidence(
+            exits=(a_killed_nft(),), oom_kills=kills, cgroup=a_cgroup(mode=mode, oom_kills=counted)
+        )
+        texts = [doubt.text for doubt in derive_outcome(evidence).doubts]
+        assert any("the cgroup counted" in text for text in texts) is doubted
+
+    @pytest.mark.parametrize(
         ("logged_mib", "doubted"), [(1063, False), (1020, False), (1000, True), (1200, True)]
     )
     def test_peaks_of_two_witnesses(self, logged_mib: int, doubted: bool) -> None:

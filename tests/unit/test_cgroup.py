@@ -132,6 +132,53 @@ def test_a_parent_with_processes_is_named(v2_root: Path, monkeypatch: pytest.Mon
         memory_cgroup("kilonode/node-9", v2_root).create()
 
 
+def v1_trees(root: Path) -> list[Path]:
+    """The top of four controllers' trees; cpu and cpuacct are one, as on most machines."""
+    for name in ("memory", "cpu,cpuacct", "cpuset", "unified"):
+        (root / name).mkdir()
+        (root / name / "cgroup.procs").touch()
+    for link in ("cpu", "cpuacct"):
+        (root / link).symlink_to("cpu,cpuacct")
+    return [root / name for name in ("cpu,cpuacct", "cpuset", "unified")]
+
+
+def test_v1_pods_get_a_place_in_every_tree(tmp_path: Path) -> None:
+    others = v1_trees(tmp_path)
+    cpuset = tmp_path / "cpuset"
+    (cpuset / "kilonode" / "node-1").mkdir(parents=True)
+    for folder, text in (("", "0-1\n"), ("kilonode", "0\n"), ("kilonode/node-1", "\n")):
+        (cpuset / folder / "cpuset.cpus").write_text(text)
+        (cpuset / folder / "cpuset.mems").write_text("0\n")
+    assert node(tmp_path).delegate() == node(tmp_path)
+    assert all((tree / "kilonode" / "node-1").is_dir() for tree in others)
+    assert (cpuset / "kilonode" / "node-1" / "cpuset.cpus").read_text() == "0\n"
+    assert not (tmp_path / "memory" / "kilonode").exists()
+
+
+def test_v1_what_pods_left_in_every_tree_is_removed(tmp_path: Path) -> None:
+    others = v1_trees(tmp_path)
+    for tree in (tmp_path / "memory", *others):
+        (tree / "kilonode" / "node-1" / "kubepods" / "pod1").mkdir(parents=True)
+    node(tmp_path).remove()
+    assert not any((tree / "kilonode" / "node-1").exists() for tree in (tmp_path / "memory", *others))
+    assert all((tree / "kilonode").is_dir() for tree in others)
+
+
+def test_v2_pods_get_controllers_and_daemons_a_child(v2_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = node(v2_root)
+    for name in ("", "kilonode", "kilonode/node-1"):
+        (v2_root / name / "cgroup.subtree_control").write_text("memory\n")
+    (v2_root / "cgroup.controllers").write_text("cpuset cpu io memory pids rdma\n")
+    written: list[tuple[Path, str]] = []
+    monkeypatch.setattr(Path, "write_text", lambda path, text: written.append((path, text)))
+    home = made.delegate()
+    assert home.path == made.path / "daemons"
+    assert home.path.is_dir()
+    assert home.kernel_path == "/kilonode/node-1/daemons"
+    folders = (v2_root, v2_root / "kilonode", made.path)
+    assert written == [(folder / "cgroup.subtree_control", "+cpu +cpuset +io +pids") for folder in folders]
+
+
 def test_a_reader_reads_again_without_opening(v2_root: Path) -> None:
     with node(v2_root).reader() as reader:
         assert reader.read().charged_bytes == 513 * MIB

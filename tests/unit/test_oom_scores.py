@@ -64,6 +64,16 @@ class TestPlan:
         }
         assert plan.capped == ("burstable", "besteffort")
 
+    def test_pods_have_kubelets_scores_and_none_below_containerds(self) -> None:
+        plan = plan_scores(a_node().settled(pods_run=True), lowest=0)
+        assert {name: plan.applied[name] for name in ("guaranteed", "burstable", "besteffort")} == {
+            "guaranteed": 0,
+            "burstable": 952,
+            "besteffort": 1000,
+        }
+        assert plan.applied["system"] == 999
+        assert set(plan.capped) == {"guaranteed", "burstable", "besteffort"}
+
     def test_flat_is_the_same_for_all(self) -> None:
         plan = plan_scores(a_node("flat"), lowest=7)
         assert set(plan.asked.values()) == {0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ import pytest
 
 from framework.errors import KilonodeError, MissingRequirementError, TimeLimitError
 from framework.process import (
+    CAP_SYS_RESOURCE,
     CommandError,
     Completed,
     Daemon,
     describe_exit,
+    has_capability,
     inside,
     kill_exactly,
+    oom_score_adj_of,
     run,
     start_ticks_of,
 )
@@ -108,6 +112,14 @@ class TestInside:
         assert words[:2] == ["sh", "-c"]
         assert words[3:] == ["/cg/cgroup.procs", "nsenter", "--net=/run/netns/node-0", "--", "nft"]
 
+    def test_makes_mounts_in_a_namespace_of_its_own_after_all_else(self) -> None:
+        words = inside(["kubelet"], netns="node-0", binds={Path("/own/var"): Path("/var/x")})
+        assert words[:7] == [
+            *("nsenter", "--net=/run/netns/node-0", "--"),
+            *("unshare", "--mount", "--propagation", "private"),
+        ]
+        assert words[-5:] == ["bind", "/own/var", "/var/x", "--", "kubelet"]
+
     def test_keeps_the_pid_and_moves_itself_first(self, tmp_path: Path, daemons: list[Daemon]) -> None:
         procs, log = tmp_path / "cgroup.procs", tmp_path / "log"
         procs.touch()
@@ -124,6 +136,20 @@ class TestInside:
         completed = run(inside(["touch", str(marker)], cgroup_procs=tmp_path / "no" / "procs"), check=False)
         assert completed.exit_code != 0
         assert not marker.exists()
+
+
+class TestWhatAProcessMay:
+    def test_its_score_is_the_kernels(self) -> None:
+        assert oom_score_adj_of(os.getpid()) == int(Path("/proc/self/oom_score_adj").read_text())
+        assert oom_score_adj_of(2**22 + 1) is None
+
+    @pytest.mark.parametrize(("effective", "may"), [("000001fffeffffff", False), ("000001ffffffffff", True)])
+    def test_a_capability_is_its_bit(
+        self, effective: str, may: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        status = f"Name:\tpytest\nCapPrm:\t0000000000000000\nCapEff:\t{effective}\n"
+        monkeypatch.setattr(Path, "read_text", lambda path: status)
+        assert has_capability(CAP_SYS_RESOURCE) is may
 
 
 class TestDaemon:

@@ -19,6 +19,7 @@ from framework.realnode.config import (
     kubelet_config,
     merged,
 )
+from framework.realnode.image import IMAGE
 from framework.realnode.private_copy import Executables, shared_libraries
 
 FOLDER = Path("/state/runs/123456/nodes/real-1")
@@ -45,11 +46,15 @@ def kube_proxy(**overrides: Any) -> dict[str, Any]:
     return document
 
 
-def kubelet() -> dict[str, Any]:
+def kubelet(**options: Any) -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load(
-        kubelet_config(FOLDER, ca_file="/state/ca.crt", oom_score_adj=-999)
+        kubelet_config(FOLDER, ca_file="/state/ca.crt", oom_score_adj=-999, **options)
     )
     return document
+
+
+def containerd(*, restrict_oom_scores: bool) -> dict[str, Any]:
+    return tomllib.loads(containerd_config(FOLDER, restrict_oom_scores=restrict_oom_scores))
 
 
 class TestKubeProxy:
@@ -114,6 +119,17 @@ class TestKubelet:
         assert document["enforceNodeAllocatable"] == []
         assert document["failCgroupV1"] is False
 
+    def test_puts_pods_below_its_nodes_cgroup(self) -> None:
+        document = kubelet(pods_cgroup="/kilonode-123456/real-1")
+        assert document["cgroupsPerQOS"] is True
+        assert document["cgroupRoot"] == "/kilonode-123456/real-1"
+        assert set(document["evictionHard"]) == {"memory.available"}
+        assert document["cpuCFSQuota"] is False
+        assert "cgroupRoot" not in kubelet()
+
+    def test_keeps_its_pods_logs_in_its_folder(self) -> None:
+        assert Path(kubelet()["podLogsDir"]).is_relative_to(FOLDER)
+
     def test_has_productions_lease_and_its_own_containerd(self) -> None:
         document = kubelet()
         assert document["nodeLeaseDurationSeconds"] == 40
@@ -128,7 +144,7 @@ class TestKubelet:
 
 
 def test_containerd_stays_below_the_nodes_folder() -> None:
-    document = tomllib.loads(containerd_config(FOLDER))
+    document = containerd(restrict_oom_scores=True)
     cri = document["plugins"]["io.containerd.grpc.v1.cri"]
     places = [
         document["root"],
@@ -141,6 +157,13 @@ def test_containerd_stays_below_the_nodes_folder() -> None:
     assert len(set(places)) == len(places)
     assert document["grpc"]["address"] == str(containerd_socket(FOLDER))
     assert cri["containerd"]["snapshotter"] == "native"
+
+
+@pytest.mark.parametrize("restricted", [True, False])
+def test_containerd_runs_pods_of_the_local_image(restricted: bool) -> None:
+    cri = containerd(restrict_oom_scores=restricted)["plugins"]["io.containerd.grpc.v1.cri"]
+    assert cri["sandbox_image"] == IMAGE
+    assert cri["restrict_oom_score_adj"] is restricted
 
 
 class TestExecutables:

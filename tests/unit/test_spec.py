@@ -11,7 +11,9 @@ from framework.spec import (
     NODES_MAX,
     AskedMode,
     Ballast,
+    BallastKind,
     EndpointMode,
+    OomPolicy,
     RealNodeSpec,
     ServiceSpec,
     endpoint_mode,
@@ -32,8 +34,27 @@ class TestBallast:
         assert a_ballast(request_bytes=0).requested_bytes == 0
 
     @pytest.mark.parametrize(
+        ("kind", "policy", "form"),
+        [
+            ("besteffort", "production", "pod"),
+            ("guaranteed", {"kubelet": 0}, "pod"),
+            ("guaranteed", {"a": 0}, "process"),
+            ("besteffort", "flat", "process"),
+            ("system", "production", "process"),
+        ],
+    )
+    def test_is_a_pod_where_kubelet_would_give_the_score(
+        self, kind: BallastKind, policy: OomPolicy, form: str
+    ) -> None:
+        node = a_node(ballast=(a_ballast(kind=kind),), oom_policy=policy)
+        assert [each.form for each in node.settled(pods_run=True).ballast] == [form]
+        assert [each.form for each in node.settled(pods_run=False).ballast] == ["process"]
+        assert node.may_have_pods == (form == "pod")
+
+    @pytest.mark.parametrize(
         ("changes", "what"),
         [
+            ({"form": "pod"}, "can't be a pod"),
             ({"name": "kubelet"}, "can't name a ballast"),
             ({"name": "nft"}, "can't name a ballast"),
             ({"name": ""}, "can't name a ballast"),
@@ -65,6 +86,11 @@ class TestRealNode:
             ({"memory_bytes": 64 * MIB - 1}, "memory", "can't start its own daemons"),
             ({"ballast": (a_ballast(memory_bytes=2 * GIB),)}, "ballast", "does not fit a node of 2,048 MiB"),
             ({"ballast": (a_ballast(), a_ballast())}, "ballast", "one name twice"),
+            (
+                {"ballast": (a_ballast(kind="besteffort", form="pod"),), "oom_policy": "flat"},
+                "oom_policy",
+                "kubelet decides",
+            ),
             ({"oom_policy": {}}, "oom_policy", "names nobody"),
             ({"oom_policy": {"kubelet": 0, "nft": 0}}, "oom_policy", "names nft"),
             ({"oom_policy": {"kubelet": -1000}}, "oom_policy", "out of bounds"),
