@@ -14,13 +14,13 @@ from framework.units import mib, short_count
 
 
 def phase_tables(results: Sequence[RunResult], style: box.Box) -> Iterator[Table]:
-    """A table for each test and node with more than one phase, in the order of measuring."""
+    """A table for each test and node with a later phase than its first, in the order of measuring."""
     groups: defaultdict[tuple[str, str], list[RunResult]] = defaultdict(list)
     for result in results:
         if result.outcome is not None:
             groups[result.test_id, result.outcome.node].append(result)
     for group in groups.values():
-        if len(group) > 1:
+        if {result.outcome.phase for result in group if result.outcome} - {"first_programming"}:
             yield _table(group, style)
 
 
@@ -32,7 +32,7 @@ def _table(group: Sequence[RunResult], style: box.Box) -> Table:
         f"node limit {mib(first.limit_bytes)} MiB"
     )
     table = Table(box=style, title=title, title_justify="left", title_style="bold")
-    table.add_column("phase")
+    table.add_column("phase", min_width=11)
     for header in (
         "nft\nruns",
         "load\nMiB",

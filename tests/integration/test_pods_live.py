@@ -144,7 +144,8 @@ def test_the_kernel_takes_best_effort_first_and_kubelet_starts_it_again(node: Ho
         timeout_s=RESTART_TIMEOUT_S,
         describe=lambda: str(by_name(node)),
     )
-    assert records["best-effort"].last_end == "OOMKilled"
+    # containerd hears of a kill by an event that may come after the container's end.
+    assert records["best-effort"].last_end in {"OOMKilled", "Error"}
     assert records["guaranteed"].restarts == 0
     assert node.node_condition() == "True"
 
