@@ -12,7 +12,7 @@ again instead, and the node starves (docs/what-the-numbers-mean.md).
 
 import pytest
 
-from framework import Expectation
+from framework import Expectation, Watch
 
 SILENT_OUTAGE = Expectation(
     programming="nft_killed",
@@ -27,7 +27,7 @@ def test_nft_is_killed_and_the_node_stays_ready(fleet, real_node, daemonset_serv
     fleet.grow_to(10_000)
     service = daemonset_service(endpoints=10_000, mode="endpointslices", ports=(80, 443))
     node = real_node(memory="320MiB", kube_proxy=kube_proxy, text="host")
-    measurement = node.program(service)
+    measurement = node.program(service, Watch(failures=2))
     measurement.expect(SILENT_OUTAGE)
     assert measurement.outcome.retries >= 1
     assert measurement.outcome.retry_interval_s == pytest.approx(30, abs=5)

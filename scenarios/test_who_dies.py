@@ -2,13 +2,15 @@
 
 The kernel kills the process with the highest badness: what it holds, plus oom_score_adj thousandths of the
 limit. In production kubelet, containerd, kube-proxy and its nft all have -999, so whatever else runs on the
-node dies before them, and among them nft, the largest. Four cells decide:
+node dies before them, and among them nft, the largest. A few cells decide:
 
 * a BestEffort pod is killed in nft's place, and nft fits into what it held;
 * a Guaranteed pod is as safe as the daemons: if it is smaller than nft, nft is killed at each sync, for ever,
   and the node stays Ready;
 * a kubelet without production's score (started by hand, or by a unit that forgot it) is killed first, and the
   node turns NotReady;
+* the same kubelet, started again after 10 s as its unit would, is killed at each sync; the node stays Ready, as
+  its lease never lacks a renewal for 40 s;
 * below the limit at which anybody is killed, a node that pays for its daemons' text reclaims that text again
   and again: every daemon lives and none gets on, the lease expires, and the node turns NotReady.
 
@@ -60,7 +62,7 @@ def test_a_guaranteed_pod_outlives_nft(service, real_node):
     node = real_node(
         memory="470MiB", kube_proxy=KUBE_PROXY, text="host", ballast=[ballast("guaranteed", 150)]
     )
-    node.program(service).expect(
+    node.program(service, Watch(failures=2)).expect(
         Expectation(
             programming="nft_killed",
             oom_victims=("nft",),
@@ -85,6 +87,27 @@ def test_a_kubelet_without_its_score_dies_and_the_node_turns_not_ready(service, 
             known_bad="a kubelet at 0 has half the limit more of badness than an nft at -999",
         )
     )
+
+
+def test_a_kubelet_that_starts_again_dies_again_and_the_node_stays_ready(service, real_node):
+    node = real_node(
+        memory="320MiB", kube_proxy=KUBE_PROXY, text="host", oom_policy={"kubelet": 0}, restart="production"
+    )
+    measurement = node.program(service, Watch(until_s=45))
+    measurement.expect(
+        Expectation(
+            first_victim="kubelet",
+            fates=("kubelet_killed", "nft_killed", "silent_outage"),
+            no_fates=("not_ready", "starved", "recovered"),
+            served="not",
+            ready_throughout=True,
+            known_bad="kubelet is back before its lease of 40 s expires, again and again",
+        )
+    )
+    (loop,) = measurement.outcome.crash_loops
+    assert loop.name == "kubelet"
+    assert loop.ends >= 2
+    assert loop.period_s == pytest.approx(30, abs=5)
 
 
 def test_a_node_that_pays_for_its_text_starves_and_turns_not_ready(daemonset_service, real_node):
