@@ -9,7 +9,7 @@ node dies before them, and among them nft, the largest. A few cells decide:
   and the node stays Ready;
 * a kubelet without production's score (started by hand, or by a unit that forgot it) is killed first, and the
   node turns NotReady;
-* the same kubelet, started again after 10 s as its unit would, is killed at each sync; the node stays Ready, as
+* the same kubelet, started again after 10 s as by its unit, is killed at each sync; the node stays Ready, as
   its lease never lacks a renewal for 40 s;
 * below the limit at which anybody is killed, a node that pays for its daemons' text reclaims that text again
   and again: every daemon lives and none gets on, the lease expires, and the node turns NotReady.

@@ -1,0 +1,31 @@
+"""The death that is told: a node of 2 GiB, an ordinary one, in a cluster of 100,000.
+
+"The node ran out of memory completely. The OOM killer terminated processes. Eventually, it killed the kubelet
+itself", its lease stopped, and it turned NotReady. Here is that node: 2 GiB, what else runs on an ordinary
+node held by real pods and daemons, production's OOM scores, and one Service with an endpoint on every node.
+
+At 10,000 endpoints nothing shows. At 100,000 with kube-proxy 1.35 the node does turn NotReady, but not as
+told: the kernel reclaims the daemons' text before it kills anybody, every daemon lives, and the lease expires
+because none gets on. From 1.36 on the same node is served.
+"""
+
+import pytest
+
+from framework import Expectation, Watch
+
+SERVED = Expectation(programming="programmed", oom_victims=(), served="fully", ready_throughout=True)
+STARVED = Expectation(
+    fates=("starved", "not_ready"),
+    no_fates=("kubelet_killed", "containerd_killed", "kube_proxy_killed", "programmed"),
+    known_bad="kube-proxy up to 1.35 needs 1.1 GiB of nft memory; text is reclaimed before anybody is killed",
+)
+
+
+@pytest.mark.parametrize("endpoints", [10_000, 100_000], ids=["10k", "100k"])
+def test_an_ordinary_2gib_node(fleet, real_node, daemonset_service, endpoints, kube_proxy):
+    fleet.require(endpoints)
+    service = daemonset_service(endpoints=endpoints, mode="endpointslices")
+    node = real_node(memory="2GiB", kube_proxy=kube_proxy, ballast="ordinary")
+    dies = endpoints == 100_000 and int(kube_proxy.split(".")[1]) <= 35
+    measurement = node.program(service, Watch(until_not_ready=dies))
+    measurement.expect(STARVED if dies else SERVED)
