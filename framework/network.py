@@ -30,7 +30,11 @@ BRIDGE: Final = "nodes0"
 BRIDGE_MAC: Final = "02:00:00:00:00:01"
 """Locally administered; every cluster has a bridge of its own, so one address serves all."""
 NETNS_ROOT: Final = "/run/netns"
+LINK_LOCAL_FIRST: Final = int(ipaddress.IPv6Address("fe80::"))
 _CLONE_NEWNET: Final = 0x40000000
+_FORWARDING: Final = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def ip_batch(lines: Sequence[str], *, netns: str | None = None) -> None:
@@ -86,9 +90,12 @@ def _setns(descriptor: int) -> None:
         raise OSError(error, f"setns: {os.strerror(error)}")
 
 
-def delete_link(name: str) -> None:
-    """Delete a link of the host; one that is gone is fine."""
-    process.run(["ip", "link", "delete", name], check=False)
+def delete_link(name: str, *, netns: str | None = None) -> None:
+    """Delete a link of ``netns`` or of the host; one that is gone is fine.
+
+    The kernel deletes those of a namespace some time after the namespace.
+    """
+    process.run(process.inside(["ip", "link", "delete", name], netns=netns), check=False)
 
 
 def add_bridge(netns: str, *, address: str, prefix: int = CLUSTER_PREFIX) -> None:
@@ -146,41 +153,56 @@ def connect_node(
     )
 
 
-def own_range(netns: str, addresses: ipaddress.IPv4Network) -> None:
+def has_ipv6() -> bool:
+    return Path("/proc/sys/net/ipv6").is_dir()
+
+
+def own_range(netns: str, addresses: Network) -> None:
     """Make every address of a range the namespace's own, without adding any: it answers for all."""
     ip_batch([f"route add local {addresses} dev lo"], netns=netns)
 
 
-def route(netns: str, addresses: ipaddress.IPv4Network, *, via: str) -> None:
-    """Send what goes to ``addresses`` to the neighbour ``via``; an older such route is replaced."""
-    ip_batch([f"route replace {addresses} via {via}"], netns=netns)
+def route(netns: str, addresses: Network, *, via: str) -> None:
+    """Send what goes to ``addresses`` to the neighbour on the bridge whose IPv4 address is ``via``.
 
-
-def connect_behind(node_netns: str, netns: str, *, link: str, subnet: ipaddress.IPv4Network) -> str:
-    """A veth from a node (``link``) to ``netns`` behind it, whose default route is the node; its address.
-
-    The node forwards from then on, as any node with pods does.
+    An older such route is replaced.
     """
-    gateway, address = str(subnet[1]), str(subnet[2])
-    ip_batch(
-        [
-            f"link add {link} type veth peer name eth0 netns {netns}",
-            f"addr add {gateway}/{subnet.prefixlen} dev {link}",
-            f"link set {link} up",
-        ],
-        netns=node_netns,
+    hop = via if addresses.version == 4 else f"{link_local(via)} dev eth0"
+    ip_batch([f"route replace {addresses} via {hop}"], netns=netns)
+
+
+def add_link_local(netns: str, address: str) -> None:
+    """Give ``eth0`` the link-local address that goes with its IPv4 ``address``; it may be there already.
+
+    It is all that a neighbour needs to send IPv6 on, and gives a node no further address of its own.
+    """
+    ip_batch([f"addr replace {link_local(address)}/64 dev eth0 nodad"], netns=netns)
+
+
+def link_local(address: str) -> ipaddress.IPv6Address:
+    """A link-local address that no other has whose IPv4 address differs."""
+    return ipaddress.IPv6Address(LINK_LOCAL_FIRST + int(ipaddress.IPv4Address(address)))
+
+
+def connect_behind(node_netns: str, netns: str, *, link: str, subnets: Iterable[Network]) -> None:
+    """A veth from a node (``link``) to ``netns`` behind it, whose default routes lead to the node.
+
+    The node has the first address of each subnet and ``netns`` the second. The node forwards from then on, as
+    any node with pods does.
+    """
+    near = [f"link add {link} type veth peer name eth0 netns {netns}"]
+    far, forward = [], []
+    for subnet in subnets:
+        flag = " nodad" if subnet.version == 6 else ""
+        near.append(f"addr add {subnet[1]}/{subnet.prefixlen} dev {link}{flag}")
+        far.append(f"addr add {subnet[2]}/{subnet.prefixlen} dev eth0{flag}")
+        far.append(f"route add default via {subnet[1]} dev eth0")
+        forward.append(f"/proc/sys/net/{_FORWARDING[subnet.version]}")
+    ip_batch([*near, f"link set {link} up"], netns=node_netns)
+    ip_batch(["link set eth0 up", *far], netns=netns)
+    process.run(
+        process.inside(["tee", *forward], netns=node_netns), stdin=b"1", remedy="root is needed for sysctls"
     )
-    ip_batch(
-        [
-            f"addr add {address}/{subnet.prefixlen} dev eth0",
-            "link set eth0 up",
-            f"route add default via {gateway}",
-        ],
-        netns=netns,
-    )
-    forward = ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]
-    process.run(process.inside(forward, netns=node_netns), remedy="root is needed for sysctls")
-    return address
 
 
 def free_subnet() -> ipaddress.IPv4Network:

@@ -166,9 +166,9 @@ class NodeStatusSample(Record, frozen=True, kw_only=True):
 class Connect(Record, frozen=True, kw_only=True):
     """One attempt of a client behind the node to reach the Service.
 
-    ``elapsed_s`` is the time until the connection stood (TCP) or the answer came (UDP), or until the attempt
-    was given up. ``backend`` is the endpoint that answered; None with ``error`` (timeout, refused,
-    unreachable, closed).
+    It was served when ``error`` (timeout, refused, unreachable, reset) is None: the connection stood (TCP) or
+    an answer was read (UDP). ``elapsed_s`` is the time until then, of TCP the kernel's own measure, or until
+    the attempt failed. ``backend`` is the endpoint that answered, None where it did not say so in time.
     """
 
     at_s: float
@@ -180,8 +180,10 @@ class Connect(Record, frozen=True, kw_only=True):
 class Traffic(Record, frozen=True, kw_only=True):
     """Attempts of a stretch of time. ``success`` is None where there was none.
 
-    ``backends`` are the distinct endpoints that answered, ``backends_expected`` as many as that many picks
-    with equal chances would reach on average.
+    Times are of those that were served; the 99th percentile needs a hundred of them. ``backends`` are the
+    distinct endpoints that answered, ``backends_expected`` as many as that many picks with equal chances
+    would reach on average; ``busiest_share`` is the part of the answers that the busiest endpoint gave: 1
+    with session affinity.
     """
 
     begin_s: float
@@ -194,6 +196,7 @@ class Traffic(Record, frozen=True, kw_only=True):
     backends: int
     backends_expected: float
     errors: dict[str, int]
+    busiest_share: float | None = None
 
 
 class Ruleset(Record, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from framework.outcome import (
     Served,
     Traffic,
 )
-from framework.traffic import ATTEMPT_TIMEOUT_S
+from framework.traffic import ATTEMPT_S_MAX
 
 STATUS_GAP_S_MAX: Final = 5.0
 """Between two looks further apart than this a node could have been NotReady unseen: half of the 10 s in which
@@ -200,7 +200,7 @@ class Reading:
     def traffic_after(self) -> Traffic | None:
         """Without the last attempts, which may not have ended."""
         gone = frozenset(self.evidence.addresses_gone)
-        until_s = self.evidence.ended_at_s - ATTEMPT_TIMEOUT_S
+        until_s = self.evidence.ended_at_s - ATTEMPT_S_MAX
         return self._traffic(self.evidence.settled_at_s, until_s, gone)
 
     def _traffic(

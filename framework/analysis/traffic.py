@@ -25,11 +25,14 @@ def traffic(
 ) -> Traffic:
     """What attempts that began from ``begin_s`` on and before ``end_s`` say about a Service.
 
-    ``endpoints`` is how many it has, ``gone`` the addresses that it has no longer.
+    ``endpoints`` is how many it has, ``gone`` the addresses that it has no longer. An attempt that was still
+    under way when ``connects`` were read is not among them, and it is the failing ones that take long: let
+    the stretch end an attempt's time before that.
     """
     seen = [connect for connect in connects if begin_s <= connect.at_s < end_s]
     errors = Counter(GONE if each.backend in gone else each.error for each in seen)
     served = [each for each in seen if each.error is None and each.backend not in gone]
+    answers = Counter(each.backend for each in served if each.backend is not None)
     times_s = sorted(connect.elapsed_s for connect in served)
     del errors[None]
     return Traffic(
@@ -40,9 +43,10 @@ def traffic(
         success=len(served) / len(seen) if seen else None,
         connect_s_p50=_percentile(times_s, 0.5),
         connect_s_p99=_percentile(times_s, 0.99) if len(times_s) >= PERCENTILE_99_ATTEMPTS_MIN else None,
-        backends=len({connect.backend for connect in served}),
-        backends_expected=_distinct_expected(len(served), endpoints),
+        backends=len(answers),
+        backends_expected=_distinct_expected(answers.total(), endpoints),
         errors={str(error): count for error, count in errors.items()},
+        busiest_share=max(answers.values()) / answers.total() if answers else None,
     )
 
 

@@ -3,6 +3,7 @@
 from framework.fleet.establish import register, restore, snapshot_key
 from framework.fleet.fleet import Fleet, FleetChange, FleetSummary
 from framework.fleet.nodes import (
+    ENDPOINTS_V6,
     FAKE_RANGE,
     FAKE_SELECTOR,
     INDEX_LABEL,
@@ -16,6 +17,7 @@ from framework.fleet.renewals import Renewal, RenewalReport, judge_renewals, wat
 from framework.fleet.snapshots import Snapshot, SnapshotKey, SnapshotRefusedError, Snapshots
 
 __all__ = [
+    "ENDPOINTS_V6",
     "FAKE_RANGE",
     "FAKE_SELECTOR",
     "INDEX_LABEL",

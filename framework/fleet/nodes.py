@@ -25,6 +25,8 @@ INDEX_LABEL: Final = "kilonode.dev/index"
 LEASE_NAMESPACE: Final = "kube-node-lease"
 FAKE_RANGE: Final = ipaddress.IPv4Network("10.64.0.0/12")
 """A million addresses, apart from the service range 10.96.0.0/12 and from the node bridge."""
+ENDPOINTS_V6: Final = ipaddress.IPv6Network("fd00:10:64::/64")
+"""Where IPv6 endpoints are. Fake nodes have no IPv6 address."""
 REGION: Final = "region-1"
 ZONES: Final = 16
 _TTLS_S: Final = ((100, 0), (500, 15), (1000, 30), (2000, 60))

@@ -1,4 +1,4 @@
-"""All endpoints of a cluster, in one network namespace that owns their whole range.
+"""All endpoints of a cluster, in one network namespace that owns their whole ranges.
 
 A local route makes every fake address the namespace's own, so one small server answers for 100,000 endpoints.
 It hangs on the node bridge like a node: what a client sends goes through the real node's rules and is
@@ -14,13 +14,15 @@ from typing import Final
 from framework import network
 from framework.cgroup import memory_cgroup
 from framework.cluster import EmbeddedCluster
-from framework.fleet import FAKE_RANGE
-from framework.ledger import Cgroup, Ledger, Netns
+from framework.errors import KilonodeError
+from framework.fleet import ENDPOINTS_V6, FAKE_RANGE
+from framework.ledger import Cgroup, Ledger, Netns, Thing
 from framework.process import Daemon
 from framework.traffic import answer
 from framework.wait import wait_until
 
 START_TIMEOUT_S: Final = 20.0
+LINK: Final = "backends"
 
 
 class Backends:
@@ -33,14 +35,20 @@ class Backends:
         self.folder = ledger.folder / "traffic"
         self.cgroup = memory_cgroup(f"{cluster.name}/traffic")
         self._daemons: dict[int, Daemon] = {}
-        ledger.record(Netns(self.netns))
-        ledger.record(Cgroup(f"{cluster.name}/traffic"))
+        self._cluster_netns = cluster.netns
+        self._ledger = ledger
+        self._things: tuple[Thing, ...] = (Netns(self.netns), Cgroup(f"{cluster.name}/traffic"))
+        for thing in self._things:
+            ledger.record(thing)
         self.cgroup.create()
         network.add_netns(self.netns)
         network.connect_node(
-            cluster.netns, self.netns, link="backends", address=self.address, gateway=cluster.address
+            cluster.netns, self.netns, link=LINK, address=self.address, gateway=cluster.address
         )
         network.own_range(self.netns, FAKE_RANGE)
+        if network.has_ipv6():
+            network.add_link_local(self.netns, self.address)
+            network.own_range(self.netns, ENDPOINTS_V6)
 
     def serve(self, ports: tuple[int, ...]) -> None:
         """Have every endpoint answer on these ports, TCP and UDP."""
@@ -48,11 +56,18 @@ class Backends:
             if port not in self._daemons:
                 self._daemons[port] = self._start(port)
 
+    def require_alive(self) -> None:
+        """Raises KilonodeError when a server died: what clients meet then is no figure of the node's."""
+        for daemon in self._daemons.values():
+            daemon.require_alive()
+
     def stop(self) -> None:
-        """End the servers; the ledger removes the rest."""
+        """End the servers and remove the namespace, with whatever clients are left."""
         for daemon in self._daemons.values():
             daemon.stop()
         self._daemons.clear()
+        network.delete_link(LINK, netns=self._cluster_netns)
+        undo(self._ledger, self._things, where=self.netns)
 
     def _start(self, port: int) -> Daemon:
         daemon = Daemon.start(
@@ -69,3 +84,12 @@ class Backends:
 
         wait_until(answering, what=f"backends on port {port}", timeout_s=START_TIMEOUT_S)
         return daemon
+
+
+def undo(ledger: Ledger, things: tuple[Thing, ...], *, where: str) -> None:
+    """Remove ``things``. Raises KilonodeError with what stays."""
+    failures = ledger.undo(things)
+    if failures:
+        raise KilonodeError(
+            f"this was left behind: {'; '.join(failures)}", where=where, remedy="run `kilonode clean`"
+        )

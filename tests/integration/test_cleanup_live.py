@@ -105,9 +105,9 @@ def test_after_sigkill_the_next_one_removes_everything(
 
     left = things(live_state, run_ids)
     assert left.folders == run_ids
-    assert len(left.netns) == 2
+    assert len(left.netns) == 4
     assert len(left.links) == 1
-    assert len(left.cgroups) == 3
+    assert len(left.cgroups) == 4
     assert len(left.processes) >= 8
     (result,) = load_run(story.latest)
     assert result.stage == "started"

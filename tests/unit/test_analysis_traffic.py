@@ -54,7 +54,44 @@ class TestTraffic:
         seen = traffic([a_connect()] * picks, begin_s=0, end_s=9, endpoints=endpoints)
         assert seen.backends_expected == pytest.approx(expected)
 
-    @given(st.lists(st.builds(a_connect, at_s=st.floats(0, 10), error=st.sampled_from([None, "timeout"]))))
-    def test_every_attempt_was_served_or_has_an_error(self, connects: list[Connect]) -> None:
+    def test_a_connection_that_stands_is_served_by_nobody_in_particular(self) -> None:
+        seen = traffic([a_connect(), a_connect(backend=None)], begin_s=0, end_s=9, endpoints=5)
+        assert (seen.attempts, seen.served, seen.backends, seen.errors) == (2, 2, 1, {})
+        assert (seen.backends_expected, seen.busiest_share) == (1, 1)
+
+    def test_the_busiest_endpoint_tells_an_even_spread_from_a_client_that_is_held(self) -> None:
+        names = [f"10.64.0.{1 + n % 10}" for n in range(200)]
+        even = traffic([a_connect(backend=name) for name in names], begin_s=0, end_s=9, endpoints=10)
+        held = traffic([a_connect()] * 200, begin_s=0, end_s=9, endpoints=10)
+        assert (even.backends, held.backends) == (10, 1)
+        assert (even.busiest_share, held.busiest_share) == (0.1, 1)
+        assert even.backends_expected == held.backends_expected == pytest.approx(10, abs=0.01)
+
+    def test_without_an_answer_nobody_is_busy(self) -> None:
+        seen = traffic([a_connect(error="timeout")], begin_s=0, end_s=9, endpoints=5)
+        assert (seen.busiest_share, seen.backends, seen.backends_expected) == (None, 0, 0)
+
+    @given(
+        st.lists(
+            st.builds(
+                a_connect,
+                at_s=st.floats(0, 10),
+                elapsed_s=st.floats(0, 2),
+                backend=st.sampled_from([None, "10.64.0.1", "10.64.0.2", "10.64.0.3"]),
+                error=st.sampled_from([None, None, "timeout", "refused"]),
+            ),
+            max_size=150,
+        )
+    )
+    def test_figures_are_in_their_bounds(self, connects: list[Connect]) -> None:
         seen = traffic(connects, begin_s=0, end_s=11, endpoints=3)
         assert seen.attempts == len(connects) == seen.served + sum(seen.errors.values())
+        served = sorted(connect.elapsed_s for connect in connects if connect.error is None)
+        assert (seen.connect_s_p50 is None) == (not served)
+        assert (seen.connect_s_p99 is None) == (len(served) < 100)
+        for time_s in (seen.connect_s_p50, seen.connect_s_p99):
+            assert time_s is None or served[0] <= time_s <= served[-1]
+        assert 0 <= seen.backends_expected <= 3
+        assert (seen.busiest_share is None) == (seen.backends == 0)
+        if seen.busiest_share is not None:
+            assert 1 / seen.backends - 1e-9 <= seen.busiest_share <= 1
