@@ -255,6 +255,8 @@ class Lab:
         """Remove everything (unless told to keep it); gives what could not be removed."""
         if self._ledger is None:
             return ()
+        if self._backends is not None:
+            self._backends.stop()
         if self.settings.keep:
             self._ledger.keep()
             cluster = self._ground.started if self._ground is not None else None

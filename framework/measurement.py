@@ -323,6 +323,7 @@ class RealNode:
         """Act and follow. ``act`` gives the moment from which the node pays (CLOCK_BOOTTIME, seconds)."""
         if watch.until_not_ready:
             self._wait_for_lease()
+        self._lab.backends.serve(service.spec.ports)
         begun = self._begin(phase, service, parameters)
         with self._lab.phase("programming", f"{_words(phase, service)} on {self.name}"):
             applied_at_s = act() - self._clock.zero_s
@@ -450,7 +451,6 @@ class RealNode:
     def _ask(self, service: DaemonSetService) -> None:
         """Have the client ask the Service, from its creation on."""
         if self._client is not None and service.cluster_ip is not None:
-            self._lab.backends.serve(service.spec.ports)
             self._client.ask(service.cluster_ip, service.spec.ports[0])
 
     def _connects_so_far(self) -> tuple[Connect, ...]:
@@ -522,6 +522,7 @@ def program_together(
 ) -> tuple[Measurement, ...]:
     """First programming of several nodes at once, under one Service; in the order of ``nodes``."""
     phase: Phase = "first_programming"
+    nodes[0]._lab.backends.serve(service.spec.ports)
     begun = [node._begin(phase, service) for node in nodes]
     names = ", ".join(node.name for node in nodes)
     with nodes[0]._lab.phase("programming", f"{_words(phase, service)} on {names}"):

@@ -97,9 +97,9 @@ class Story:
     def output(self) -> str:
         return (self.folder / "output.txt").read_text(errors="replace")
 
-    def end(self) -> int:
+    def end(self, timeout_s: float = STORY_TIMEOUT_S) -> int:
         """Its exit status."""
-        return self.process.wait(STORY_TIMEOUT_S)
+        return self.process.wait(timeout_s)
 
     def wait_until_measuring(self) -> None:
         """Return in the middle of a measurement, two seconds or more before its end."""
