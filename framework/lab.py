@@ -255,8 +255,6 @@ class Lab:
         """Remove everything (unless told to keep it); gives what could not be removed."""
         if self._ledger is None:
             return ()
-        if self._backends is not None:
-            self._backends.stop()
         if self.settings.keep:
             self._ledger.keep()
             cluster = self._ground.started if self._ground is not None else None
@@ -265,6 +263,8 @@ class Lab:
             return ()
         self._keep_control_plane_logs()
         with self.phase("teardown", ""):
+            if self._backends is not None:
+                self._backends.stop()
             for service in self._services.values():
                 service.close()
             return self._ledger.finish()
