@@ -43,6 +43,7 @@ from framework.observe import (
     Recorder,
     open_recorder,
     parse_metrics,
+    read_iptables,
     read_ruleset,
     zero_in_local_time,
 )
@@ -54,16 +55,17 @@ from framework.outcome import (
     Evidence,
     Measure,
     Outcome,
+    Programmed,
     ProxySync,
     Ruleset,
     RunResult,
     Verdict,
 )
-from framework.realnode import HostNode
+from framework.realnode import XTABLES, HostNode
 from framework.report import FORMAT, MeasurementFolder
 from framework.spec import RealNodeSpec
 from framework.wait import wait_until
-from framework.workload import DaemonSetService
+from framework.workload import Workload, programmed
 
 BASELINE_TIMEOUT_S: Final = 60.0
 PROGRAM_TIMEOUT_S: Final = 180.0
@@ -144,7 +146,7 @@ class RealNode:
     def name(self) -> str:
         return self._host.name
 
-    def program(self, service: DaemonSetService, *, timeout_s: float | None = None) -> Measurement:
+    def program(self, service: Workload, *, timeout_s: float | None = None) -> Measurement:
         """Apply ``service`` and wait until the node is programmed, has failed, or ``timeout_s`` is over.
 
         By default that is three minutes, and five more for each 60,000 endpoints.
@@ -156,7 +158,7 @@ class RealNode:
         folder = self._lab.run_folder.start(started)
         with self._lab.phase("programming", f"{service.spec.endpoints:,} endpoints on {self.name}"):
             applied_at_s = service.apply() - self._zero_s
-            programmed_at_s, ruleset = self._wait(service, self._now_s() + timeout_s)
+            programmed_at_s, ruleset = self._wait(service, applied_at_s, self._now_s() + timeout_s)
             time.sleep(STATUS_AFTER_S)
         with self._lab.phase("evidence", str(folder.path.name)):
             evidence = self._evidence(service, applied_at_s, programmed_at_s, ruleset)
@@ -209,17 +211,20 @@ class RealNode:
         done = [sync for sync in self._proxy_log.syncs() if sync.full and sync.ended_at_s is not None]
         return True if {sync.family for sync in done} == {"IPv4", "IPv6"} else None
 
-    def _wait(self, service: DaemonSetService, until_s: float) -> tuple[float | None, Ruleset | None]:
+    def _wait(
+        self, service: Workload, applied_at_s: float, until_s: float
+    ) -> tuple[float | None, Ruleset | None]:
         """When it was programmed, with the ruleset that proves it; (None, None) for every other end."""
+        expected = programmed(service.spec)
         death_s: float | None = None
         while self._now_s() < until_s:
             guard.check()
             syncs = self._proxy_log.syncs()
-            complete = self._complete_sync(syncs, service.spec.proxy_endpoints)
-            if complete is not None:
+            complete_at_s = self._complete_at_s(syncs, expected, applied_at_s)
+            if complete_at_s is not None:
                 ruleset = self._listing(service)
-                if ruleset.endpoints == service.spec.proxy_endpoints:
-                    return complete.ended_at_s, ruleset
+                if expected.matches(ruleset):
+                    return complete_at_s, ruleset
             if sum(sync.error is not None for sync in syncs) >= FAILURES_WATCHED:
                 break
             if any(record.exit_code is not None for record in self._host.daemon_records()):
@@ -230,18 +235,25 @@ class RealNode:
         return None, None
 
     @staticmethod
-    def _complete_sync(syncs: tuple[ProxySync, ...], endpoints: int) -> ProxySync | None:
-        for sync in syncs:
-            if sync.error is None and sync.ended_at_s is not None and (sync.endpoints or 0) >= endpoints:
-                return sync
-        return None
+    def _complete_at_s(
+        syncs: tuple[ProxySync, ...], expected: Programmed, applied_at_s: float
+    ) -> float | None:
+        """When every family had its first sync with all endpoints after they were applied."""
+        ends_s: list[float] = []
+        for family in expected.families:
+            ended_s = [sync.ended_at_s or 0.0 for sync in syncs if expected.is_complete(sync, family)]
+            ends_s += [end_s for end_s in ended_s if end_s >= applied_at_s][:1]
+        return max(ends_s) if len(ends_s) == len(expected.families) else None
 
-    def _listing(self, service: DaemonSetService) -> Ruleset:
-        return read_ruleset(netns=self._host.netns, endpoints_of=service.full_name)
+    def _listing(self, service: Workload) -> Ruleset:
+        netns, services = self._host.netns, service.full_names
+        if self.spec.proxy_mode == "nftables":
+            return read_ruleset(netns=netns, services=services)
+        return read_iptables(netns=netns, services=services, xtables=self._host.binaries[XTABLES].path)
 
     def _evidence(
         self,
-        service: DaemonSetService,
+        service: Workload,
         applied_at_s: float,
         programmed_at_s: float | None,
         ruleset: Ruleset | None,
@@ -269,6 +281,9 @@ class RealNode:
             daemons=self._host.daemon_records(),
             harness_memory_bytes_peak=usage.ru_maxrss * 1024,
             harness_cpu_s=self._sampler.cpu_s + self._status.cpu_s,
+            expected=programmed(service.spec),
+            shape=", ".join(filter(None, (service.spec.shape, self._mode_word))),
+            loader=self.spec.loader,
         )
 
     def _cgroup_evidence(self, end: CgroupSample) -> CgroupEvidence:
@@ -293,7 +308,7 @@ class RealNode:
             sample_interval_s=self._sampler.interval_s,
         )
 
-    def _facts(self, service: DaemonSetService, environment: Environment, unready: int | None) -> RunFacts:
+    def _facts(self, service: Workload, environment: Environment, unready: int | None) -> RunFacts:
         cluster = self._lab.cluster
         scores = {record.oom_score_adj for record in self._host.daemon_records()}
         return RunFacts(
@@ -325,7 +340,7 @@ class RealNode:
         except OSError:
             return None
 
-    def _started(self, service: DaemonSetService) -> RunResult:
+    def _started(self, service: Workload) -> RunResult:
         return RunResult(
             format=FORMAT,
             run_id=self._lab.run_folder.session.run_id,
@@ -336,6 +351,8 @@ class RealNode:
                 "endpoints": service.spec.proxy_endpoints,
                 "ports": len(service.spec.ports),
                 "endpoint_mode": service.spec.mode,
+                "shape": service.spec.shape,
+                "proxy_mode": self.spec.proxy_mode,
                 "kube_proxy": self.spec.kube_proxy,
                 "memory_bytes": self.spec.memory_bytes,
                 "ballast_bytes": self.spec.ballast_bytes,
@@ -349,6 +366,10 @@ class RealNode:
             environment=self._lab.environment(),
             fidelity=(),
         )
+
+    @property
+    def _mode_word(self) -> str:
+        return "" if self.spec.proxy_mode == "nftables" else f"{self.spec.proxy_mode} mode"
 
     def _now_s(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self._zero_s

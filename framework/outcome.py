@@ -14,9 +14,11 @@ never zero.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+
+from framework.spec import Loader
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +30,14 @@ Source = Literal["exit_record", "cgroup_counter", "sample", "poll", "log", "metr
 so are exact peaks; ``sample`` and ``poll`` saw moments only."""
 
 Bound = Literal["exact", "lower"]
+
+Family = Literal["IPv4", "IPv6"]
+LOADER_COMMS: Final[dict[Loader, frozenset[str]]] = {
+    "nft": frozenset({"nft"}),
+    "iptables-restore": frozenset({"iptables-restor", "ip6tables-resto"}),
+}
+"""By which names the kernel knows a loader's processes: the first 15 characters."""
+_NO_LOADS: Final = frozenset({"--check", "-c", "--version", "-V", "--test", "-t", "--help", "-h"})
 
 
 class Measure(Record, frozen=True, kw_only=True):
@@ -61,10 +71,12 @@ class ProcessExit(Record, frozen=True, kw_only=True):
 
     @property
     def loads_ruleset(self) -> bool | None:
-        """True for ``nft -f -``, the load of a transaction; None where the command line is unknown."""
+        """True for ``nft -f -`` and ``iptables-restore --noflush``, the load of a transaction; None where the
+        command line is unknown."""
         if self.argv is None:
             return None
-        return self.comm == "nft" and "-f" in self.argv and not {"--check", "-c"} & set(self.argv)
+        loads = self.comm in LOADER_COMMS["iptables-restore"] or (self.comm == "nft" and "-f" in self.argv)
+        return loads and not _NO_LOADS & set(self.argv)
 
 
 class OomCandidate(Record, frozen=True, kw_only=True):
@@ -132,7 +144,7 @@ class ProxySync(Record, frozen=True, kw_only=True):
 
     started_at_s: float
     ended_at_s: float | None
-    family: Literal["IPv4", "IPv6"]
+    family: Family
     full: bool
     services: int | None
     endpoints: int | None
@@ -154,8 +166,11 @@ class NodeStatusSample(Record, frozen=True, kw_only=True):
 class Ruleset(Record, frozen=True, kw_only=True):
     """What the kernel holds for kube-proxy's tables, from one listing after programming.
 
-    ``endpoints`` are the distinct pairs of address and port that the listing names for the Service;
-    ``listing_bytes`` is the length of ``nft list ruleset``'s text.
+    ``endpoints`` are the distinct pairs of address and port that the listing names for each asked Service.
+    ``service_ports`` counts these Services' ports for which it has any rule, if only to drop packets; None
+    where an older kilonode did not count them. ``listing_bytes`` is the length of ``nft list ruleset``,
+    or of ``iptables-save``, where chains and rules are those of kube-proxy's chains and there are no
+    elements.
     """
 
     tables: int
@@ -164,6 +179,33 @@ class Ruleset(Record, frozen=True, kw_only=True):
     elements: int
     endpoints: int
     listing_bytes: int
+    service_ports: int | None = None
+
+
+class Programmed(Record, frozen=True, kw_only=True):
+    """What kube-proxy is to make of a workload on one node, in ``families``.
+
+    ``endpoints_logged`` is what its log counts in each family: the endpoints it knows, whatever their
+    Services' policy or hints then leave of them. ``endpoints`` and ``service_ports`` are what the ruleset
+    names, in all families together.
+    """
+
+    families: tuple[Family, ...]
+    endpoints_logged: int
+    endpoints: int
+    service_ports: int | None
+
+    def is_complete(self, sync: ProxySync, family: Family) -> bool:
+        """Whether this sync is of ``family``, ended well, and had all endpoints, earlier ones included."""
+        succeeded = sync.error is None and sync.ended_at_s is not None
+        return succeeded and sync.family == family and (sync.endpoints or 0) >= self.endpoints_logged
+
+    def matches(self, ruleset: Ruleset) -> bool:
+        """Whether the ruleset names exactly what it should, as far as was counted."""
+        counted = None not in (ruleset.service_ports, self.service_ports)
+        return ruleset.endpoints == self.endpoints and (
+            not counted or ruleset.service_ports == self.service_ports
+        )
 
 
 class DaemonRecord(Record, frozen=True, kw_only=True):
@@ -212,7 +254,9 @@ class Evidence(Record, frozen=True, kw_only=True):
     ``exit_records_lost`` counts buffer overruns of the kernel's exit records, ``argv_unknown`` the processes
     that ended before their command line could be read; ``measured_by`` is ``poll`` where the kernel refused
     exit records, and then every peak is a lower bound. ``endpoints_expected`` counts an endpoint once for
-    each port of the Service, as kube-proxy does.
+    each port of the Service, as kube-proxy does. ``expected`` is what the node is to be programmed with; None
+    (evidence of older kilonodes): all of ``endpoints_expected`` in one family. ``shape`` is how the workload
+    differs from one TCP Service of one port, ``loader`` the program that loads rulesets.
     """
 
     zero_utc: str
@@ -235,6 +279,9 @@ class Evidence(Record, frozen=True, kw_only=True):
     daemons: tuple[DaemonRecord, ...]
     harness_memory_bytes_peak: int
     harness_cpu_s: float
+    expected: Programmed | None = None
+    shape: str = ""
+    loader: Loader = "nft"
 
 
 Programming = Literal["programmed", "nft_killed", "sync_failed", "timed_out", "daemon_died"]
@@ -258,7 +305,8 @@ class Outcome(Record, frozen=True, kw_only=True):
 
     ``retries`` counts syncs that followed a failed one; ``retry_interval_s`` is the longest time between the
     starts of two failed ones in a row: a change of endpoints brings the next sync earlier.
-    ``ready_throughout`` is None where the status was not seen often enough to say.
+    ``ready_throughout`` is None where the status was not seen often enough to say. ``loader`` is the program
+    whose runs the ``nft_`` figures are of, also where it is ``iptables-restore``.
     """
 
     programming: Programming
@@ -284,6 +332,8 @@ class Outcome(Record, frozen=True, kw_only=True):
     ready_at_end: bool
     ruleset: Ruleset | None
     doubts: tuple[Doubt, ...]
+    shape: str = ""
+    loader: Loader = "nft"
 
 
 class Verdict(Record, frozen=True, kw_only=True):

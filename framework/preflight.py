@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from framework.cgroup import detect_mode
@@ -24,6 +24,8 @@ PACKAGES: Final = {
     "nsenter": "util-linux",
 }
 """Debian package by program."""
+OPTIONAL_PACKAGES: Final = {"xtables-nft-multi": "iptables"}
+"""The same for programs that some scenarios need: nodes in iptables mode."""
 APT_TIMEOUT_S: Final = 900.0
 APT_LOCK_TIMEOUT_S: Final = 120
 """How long apt-get waits for another package manager, such as unattended-upgrades."""
@@ -42,7 +44,7 @@ def require_machine() -> None:
 
 def require_programs() -> None:
     """Raises MissingRequirementError that names the programs that are not on PATH, and their packages."""
-    missing = missing_packages()
+    missing = _missing(PACKAGES)
     if missing:
         raise MissingRequirementError(
             f"programs are missing: {', '.join(p for p, package in PACKAGES.items() if package in missing)}",
@@ -53,8 +55,12 @@ def require_programs() -> None:
 
 
 def missing_packages() -> tuple[str, ...]:
-    """The Debian packages whose program is not on PATH."""
-    return tuple(package for program, package in PACKAGES.items() if shutil.which(program) is None)
+    """The Debian packages whose program is not on PATH, optional ones included."""
+    return _missing(PACKAGES | OPTIONAL_PACKAGES)
+
+
+def _missing(packages: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(package for program, package in packages.items() if shutil.which(program) is None)
 
 
 def can_install() -> bool:

@@ -28,9 +28,9 @@ from framework.outcome import RunResult
 from framework.preflight import require_machine
 from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
 from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
-from framework.spec import AskedMode, RealNodeSpec, TextAccount, require_count, require_version
+from framework.spec import AskedMode, ProxyMode, RealNodeSpec, TextAccount, require_count, require_version
 from framework.units import parse_bytes, parse_count
-from framework.workload import DaemonSetService
+from framework.workload import DaemonSetService, ManyServices
 
 DEFAULT_MAX_NODES: Final = "10k"
 CI_COLUMNS: Final = 80
@@ -251,10 +251,12 @@ def fleet(lab: Lab, _live_view: None) -> FleetFixture:
 
 @pytest.fixture
 def daemonset_service(lab: Lab, _live_view: None) -> Iterator[Callable[..., DaemonSetService]]:
-    """``daemonset_service(endpoints=N, mode=None, ports=(80,))``: a Service with an endpoint on N nodes.
+    """``daemonset_service(endpoints=N, mode=None, ports=(80,), ...)``: a Service with an endpoint on N nodes.
 
-    Its pods are Ready when it is returned. ``node.program(service)`` creates the Service itself; after the
-    test it is withdrawn and the pods stay for the next test.
+    Whatever else a ``ServiceSpec`` has can be given: ``protocol``, ``session_affinity``, ``dual_stack``,
+    ``services``, ``internal_traffic_policy``, ``traffic_distribution``, ``headless``. Its pods are Ready when
+    it is returned. ``node.program(service)`` creates the Service itself; after the test it is withdrawn and
+    the pods stay for the next test.
     """
     made: list[DaemonSetService] = []
 
@@ -268,13 +270,31 @@ def daemonset_service(lab: Lab, _live_view: None) -> Iterator[Callable[..., Daem
 
 
 @pytest.fixture
+def many_services(lab: Lab, _live_view: None) -> Iterator[Callable[..., ManyServices]]:
+    """``many_services(count=N, endpoints_each=2, ports=(80,))``: N Services with endpoints of their own.
+
+    ``node.program(services)`` creates them; after the test they are withdrawn.
+    """
+    made: list[ManyServices] = []
+
+    def make(*, count: int, endpoints_each: int, ports: tuple[int, ...] = (80,)) -> ManyServices:
+        made.append(lab.many_services(count=count, endpoints_each=endpoints_each, ports=ports))
+        return made[-1]
+
+    yield make
+    for services in made:
+        lab.release(services)
+
+
+@pytest.fixture
 def real_node(
     request: pytest.FixtureRequest, lab: Lab, _live_view: None
 ) -> Iterator[Callable[..., RealNode]]:
     """``real_node(memory="2GiB", kube_proxy="1.35.0", ballast="0", kube_proxy_config={})``: a fresh node.
 
     Ready through its own kubelet, kube-proxy in sync with an idle cluster. Removed after the test. With
-    ``text="host"`` the pages of its executables are not charged to it.
+    ``text="host"`` the pages of its executables are not charged to it; with ``proxy_mode="iptables"``
+    kube-proxy is in iptables mode.
     """
     state = request.config.stash[_STATE]
     nodes: list[RealNode] = []
@@ -287,6 +307,7 @@ def real_node(
         ballast: str = "0",
         kube_proxy_config: dict[str, Any] | None = None,
         text: TextAccount = "charged",
+        proxy_mode: ProxyMode = "nftables",
     ) -> RealNode:
         spec = RealNodeSpec(
             memory_bytes=parse_bytes(memory),
@@ -294,6 +315,7 @@ def real_node(
             kube_proxy_config=kube_proxy_config or {},
             ballast_bytes=parse_bytes(ballast, where="ballast"),
             text=text,
+            proxy_mode=proxy_mode,
         )
         nodes.append(RealNode.start(lab, spec, test_id=request.node.nodeid, repro=repro))
         return nodes[-1]

@@ -7,7 +7,11 @@ killed for memory when its exit record *and* the kernel log say so. Where one wi
 contradict each other, the milder conclusion is drawn and a ``Doubt`` names what is less than certain.
 
 kube-proxy runs one proxier for each IP family, and the one without endpoints always succeeds. Everything said
-about syncs is therefore said about the family that carries the Service.
+about syncs is therefore said about the families that carry the workload: both for a dual-stack Service, which
+is programmed when both are.
+
+What a node is to be programmed with may be less than all endpoints, or nothing but an entry that drops
+(``Programmed``); then too the log must have all endpoints and the ruleset exactly what is expected.
 """
 
 from __future__ import annotations
@@ -17,17 +21,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final
 
 from framework.outcome import (
+    LOADER_COMMS,
     Doubt,
     Evidence,
+    Family,
     Measure,
     OomKill,
     Outcome,
     ProcessExit,
+    Programmed,
     Programming,
     ProxySync,
+    Ruleset,
 )
 from framework.units import mib
 
@@ -43,7 +51,6 @@ def derive_outcome(evidence: Evidence) -> Outcome:
     """The outcome of one measurement, with every doubt about it."""
     reading = _Reading(evidence)
     samples = evidence.status
-    retry_starts_s = [sync.started_at_s for sync in reading.syncs if sync.error is not None]
     return Outcome(
         programming=reading.programming,
         node=evidence.node,
@@ -64,12 +71,16 @@ def derive_outcome(evidence: Evidence) -> Outcome:
             kill.victim_comm for kill in sorted(evidence.oom_kills, key=lambda kill: kill.at_s)
         ),
         sync_errors=tuple(dict.fromkeys(sync.error for sync in evidence.syncs if sync.error is not None)),
-        retries=sum(earlier.error is not None for earlier, _ in pairwise(reading.syncs)),
-        retry_interval_s=_longest_interval_s(retry_starts_s),
+        retries=sum(
+            earlier.error is not None for syncs in reading.families.values() for earlier, _ in pairwise(syncs)
+        ),
+        retry_interval_s=_longest_interval_s(reading),
         ready_throughout=reading.ready_throughout,
         ready_at_end=bool(samples) and max(samples, key=lambda sample: sample.at_s).ready == "True",
         ruleset=evidence.ruleset,
         doubts=tuple(_doubts(reading)),
+        shape=evidence.shape,
+        loader=evidence.loader,
     )
 
 
@@ -80,8 +91,21 @@ class _Reading:
     evidence: Evidence
 
     @cached_property
-    def family(self) -> Literal["IPv4", "IPv6"]:
-        """The IP family whose syncs carry the Service."""
+    def expected(self) -> Programmed:
+        """What the node is to be programmed with; older evidence does not tell the family."""
+        if self.evidence.expected is not None:
+            return self.evidence.expected
+        endpoints = self.evidence.endpoints_expected
+        return Programmed(
+            families=(self._carrying_family,),
+            endpoints_logged=endpoints,
+            endpoints=endpoints,
+            service_ports=None,
+        )
+
+    @property
+    def _carrying_family(self) -> Family:
+        """The IP family whose syncs carry a Service of one."""
         carrying = [sync for sync in self.evidence.syncs if sync.endpoints]
         if carrying:
             return max(carrying, key=lambda sync: sync.endpoints or 0).family
@@ -89,31 +113,47 @@ class _Reading:
         return failed[0].family if failed else "IPv4"
 
     @cached_property
-    def syncs(self) -> tuple[ProxySync, ...]:
-        """The syncs of the Service's family in the order of their starts."""
-        ours = (sync for sync in self.evidence.syncs if sync.family == self.family)
-        return tuple(sorted(ours, key=lambda sync: sync.started_at_s))
+    def families(self) -> dict[Family, tuple[ProxySync, ...]]:
+        """The syncs of each of the workload's families in the order of their starts."""
+        ordered = sorted(self.evidence.syncs, key=lambda sync: sync.started_at_s)
+        return {
+            family: tuple(sync for sync in ordered if sync.family == family)
+            for family in self.expected.families
+        }
 
     @cached_property
-    def complete_syncs(self) -> tuple[ProxySync, ...]:
-        """Syncs that ended well and had at least the expected endpoints, the workload's or earlier ones."""
-        expected = self.evidence.endpoints_expected
-        return tuple(sync for sync in self.syncs if _succeeded(sync) and (sync.endpoints or 0) >= expected)
+    def complete_syncs(self) -> dict[Family, tuple[ProxySync, ...]]:
+        """Of each family those that ended well and had all endpoints, the workload's or earlier ones."""
+        return {
+            family: tuple(sync for sync in syncs if self.expected.is_complete(sync, family))
+            for family, syncs in self.families.items()
+        }
 
     @cached_property
     def programming_sync(self) -> ProxySync | None:
-        """The first complete sync that ended after the workload was applied."""
+        """The first complete sync that ended after the workload was applied; with two families the one that
+        ended last, and None unless both have one."""
         applied_at_s = self.evidence.workload_applied_at_s
-        return next((sync for sync in self.complete_syncs if (sync.ended_at_s or 0) >= applied_at_s), None)
+        first = [
+            next((sync for sync in syncs if (sync.ended_at_s or 0) >= applied_at_s), None)
+            for syncs in self.complete_syncs.values()
+        ]
+        found = [sync for sync in first if sync is not None]
+        return max(found, key=lambda sync: sync.ended_at_s or 0) if len(found) == len(first) else None
 
     @cached_property
     def listing_complete(self) -> bool:
         ruleset = self.evidence.ruleset
-        return ruleset is not None and ruleset.endpoints == self.evidence.endpoints_expected
+        return ruleset is not None and self.expected.matches(ruleset)
 
     @cached_property
     def nft_exits(self) -> tuple[ProcessExit, ...]:
-        return tuple(record for record in self.evidence.exits if record.comm == "nft")
+        """The exits of the program that loads rulesets, whatever it was run for."""
+        comms = LOADER_COMMS[self.evidence.loader]
+        return tuple(record for record in self.evidence.exits if record.comm in comms)
+
+    def is_loader(self, kill: OomKill) -> bool:
+        return kill.victim_comm in LOADER_COMMS[self.evidence.loader]
 
     @cached_property
     def nft_sigkilled(self) -> tuple[ProcessExit, ...]:
@@ -122,28 +162,30 @@ class _Reading:
     @cached_property
     def attributed_kills(self) -> tuple[tuple[ProcessExit, OomKill], ...]:
         """Every nft that died by SIGKILL together with the kernel-log record of the OOM kill that did it."""
-        kills = {kill.victim_pid: kill for kill in self.evidence.oom_kills if kill.victim_comm == "nft"}
+        kills = {kill.victim_pid: kill for kill in self.evidence.oom_kills if self.is_loader(kill)}
         return tuple((record, kills[record.pid]) for record in self.nft_sigkilled if record.pid in kills)
 
     @cached_property
     def nft_kill_is_final(self) -> bool:
-        """An nft was killed for memory and no sync that started after the last kill succeeded."""
+        """An nft was killed for memory, and no sync of some family that started after the last succeeded."""
         if not self.attributed_kills:
             return False
         last_kill_at_s = max(kill.at_s for _, kill in self.attributed_kills)
-        return not any(_succeeded(sync) and sync.started_at_s >= last_kill_at_s for sync in self.syncs)
+        return any(
+            not any(_succeeded(sync) and sync.started_at_s >= last_kill_at_s for sync in syncs)
+            for syncs in self.families.values()
+        )
 
     @cached_property
     def programming(self) -> Programming:
         """The gravest conclusion that holds."""
-        finished = [sync for sync in self.syncs if sync.error is not None or sync.ended_at_s is not None]
         if any(daemon.exit_code is not None for daemon in self.evidence.daemons):
             return "daemon_died"
         if self.nft_kill_is_final:
             return "nft_killed"
         if self.is_programmed:
             return "programmed"
-        if finished and finished[-1].error is not None:
+        if any(_last_failed(syncs) for syncs in self.families.values()):
             return "sync_failed"
         return "timed_out"
 
@@ -207,8 +249,19 @@ def _programmed_after_s(reading: _Reading) -> float | None:
     return programmed_at_s - reading.evidence.workload_applied_at_s
 
 
-def _longest_interval_s(starts_s: Sequence[float]) -> float | None:
-    return max((later - earlier for earlier, later in pairwise(starts_s)), default=None)
+def _last_failed(syncs: Sequence[ProxySync]) -> bool:
+    """Whether the last sync that came to an end, or to an error, is one that failed."""
+    finished = [sync for sync in syncs if sync.error is not None or sync.ended_at_s is not None]
+    return bool(finished) and finished[-1].error is not None
+
+
+def _longest_interval_s(reading: _Reading) -> float | None:
+    """Between the starts of two failed syncs in a row of one family."""
+    starts_s = [
+        [sync.started_at_s for sync in syncs if sync.error is not None] for syncs in reading.families.values()
+    ]
+    intervals_s = [later - earlier for family in starts_s for earlier, later in pairwise(family)]
+    return max(intervals_s, default=None)
 
 
 def _doubts(reading: _Reading) -> Iterator[Doubt]:
@@ -229,14 +282,15 @@ def _measuring_doubts(reading: _Reading) -> Iterator[Doubt]:
     if evidence.exit_records_lost:
         yield Doubt(
             about=("nft_peak_low",),
-            text=f"exit records were lost {evidence.exit_records_lost} times: a bigger nft may be unseen",
+            text=f"exit records were lost {evidence.exit_records_lost} times: a bigger "
+            f"{evidence.loader} may be unseen",
         )
     if biggest is not None and biggest.loads_ruleset is None:
         unknown = sum(record.argv is None for record in reading.nft_exits)
         yield Doubt(
             about=("nft_peak_high",),
-            text=f"the command line of {unknown} of {len(reading.nft_exits)} nft processes is unknown, the "
-            "biggest among them: its peak may be a listing's, not a load's",
+            text=f"the command line of {unknown} of {len(reading.nft_exits)} {evidence.loader} processes is "
+            "unknown, the biggest among them: its peak may be a listing's, not a load's",
         )
 
 
@@ -247,13 +301,14 @@ def _kill_doubts(reading: _Reading) -> Iterator[Doubt]:
     for pid in sorted(sigkilled_pids - attributed_pids):
         yield Doubt(
             about=("programming", "victims"),
-            text=f"nft {pid} died by SIGKILL, but the kernel log has no OOM kill of it",
+            text=f"{evidence.loader} {pid} died by SIGKILL, but the kernel log has no OOM kill of it",
         )
     for kill in evidence.oom_kills:
-        if kill.victim_comm == "nft" and kill.victim_pid not in sigkilled_pids:
+        if reading.is_loader(kill) and kill.victim_pid not in sigkilled_pids:
             yield Doubt(
                 about=("programming", "nft_peak_low"),
-                text=f"the kernel log has an OOM kill of nft {kill.victim_pid}, but no exit record shows it",
+                text=f"the kernel log has an OOM kill of {evidence.loader} {kill.victim_pid}, but no "
+                "exit record shows it",
             )
     if evidence.cgroup.oom_kills != len(evidence.oom_kills):
         yield Doubt(
@@ -270,32 +325,31 @@ def _peak_doubts(reading: _Reading) -> Iterator[Doubt]:
         if difference_bytes > PEAK_DISAGREEMENT_MAX * max(rss_bytes, record.memory_bytes_peak):
             yield Doubt(
                 about=("nft_peak_low", "nft_peak_high"),
-                text=f"nft {record.pid} held {mib(rss_bytes)} MiB by the kernel log when it was killed, but "
-                f"its exit record has a peak of {mib(record.memory_bytes_peak)} MiB",
+                text=f"{reading.evidence.loader} {record.pid} held {mib(rss_bytes)} MiB by the kernel log "
+                f"when it was killed, but its exit record has a peak of {mib(record.memory_bytes_peak)} MiB",
             )
 
 
 def _programming_doubts(reading: _Reading) -> Iterator[Doubt]:
-    evidence, ruleset = reading.evidence, reading.evidence.ruleset
-    expected = evidence.endpoints_expected
+    evidence, ruleset, expected = reading.evidence, reading.evidence.ruleset, reading.expected
     logged = reading.programming_sync is not None
     if logged and ruleset is None:
         yield Doubt(
             about=("programming",),
-            text=f"a sync of {expected:,} endpoints succeeded by kube-proxy's log, but there is no listing "
-            "of the ruleset to confirm it",
+            text=f"a sync of {expected.endpoints_logged:,} endpoints succeeded by kube-proxy's log, but "
+            "there is no listing of the ruleset to confirm it",
         )
     if logged and ruleset is not None and not reading.listing_complete:
         yield Doubt(
             about=("programming",),
-            text=f"a sync of {expected:,} endpoints succeeded by kube-proxy's log, but the ruleset lists "
-            f"{ruleset.endpoints:,}",
+            text=f"a sync of {expected.endpoints_logged:,} endpoints succeeded by kube-proxy's log, but the "
+            f"ruleset lists {_listed(ruleset, expected)}",
         )
-    if reading.listing_complete and not reading.complete_syncs:
+    if reading.listing_complete and not all(reading.complete_syncs.values()):
         yield Doubt(
             about=("programming", "sync"),
-            text=f"the ruleset lists all {expected:,} endpoints, but kube-proxy's log has no sync of them "
-            "that succeeded",
+            text=f"the ruleset lists all {expected.endpoints:,} endpoints, but kube-proxy's log has no sync "
+            f"of {expected.endpoints_logged:,} that succeeded",
         )
     if logged and reading.listing_complete and evidence.programmed_at_s is None:
         yield Doubt(
@@ -304,6 +358,15 @@ def _programming_doubts(reading: _Reading) -> Iterator[Doubt]:
         )
     if reading.programming_sync is not None and reading.programming_sync.elapsed_s is None:
         yield Doubt(about=("sync",), text="kube-proxy's log does not say how long the programming sync took")
+
+
+def _listed(ruleset: Ruleset, expected: Programmed) -> str:
+    """What the ruleset names instead of what it should."""
+    if ruleset.endpoints != expected.endpoints:
+        return f"{ruleset.endpoints:,}" + (
+            f" of the {expected.endpoints:,} that it should" if expected.endpoints else ""
+        )
+    return f"{ruleset.service_ports or 0:,} of {expected.service_ports or 0:,} ports of Services"
 
 
 def _ready_doubts(reading: _Reading) -> Iterator[Doubt]:

@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import yaml
 
-from framework.fleet import REGION, zone
+from framework.fleet import REAL_NODE_ZONE, REGION
+from framework.spec import ProxyMode
 
 KUBE_PROXY_METRICS_PORT: Final = 10249
 KUBE_PROXY_HEALTHZ_PORT: Final = 10256
 NODE_LABELS: Final = (
-    f"kilonode.dev/role=real,topology.kubernetes.io/region={REGION},topology.kubernetes.io/zone={zone(0)}"
+    f"kilonode.dev/role=real,topology.kubernetes.io/region={REGION},"
+    f"topology.kubernetes.io/zone={REAL_NODE_ZONE}"
 )
-"""A real node shares a zone with fakes. Alone in one, its death would be a full disruption of the zone, in
-which the node controller evicts nobody."""
 
 _CONTAINERD: Final = """\
 version = 2
@@ -84,15 +84,17 @@ def kubelet_config(folder: Path, *, ca_file: str) -> str:
     )
 
 
-def kube_proxy_config(*, name: str, address: str, kubeconfig: Path, overrides: Mapping[str, Any]) -> str:
-    """A KubeProxyConfiguration in nftables mode with ``overrides`` merged over it.
+def kube_proxy_config(
+    *, name: str, address: str, kubeconfig: Path, mode: ProxyMode, overrides: Mapping[str, Any]
+) -> str:
+    """A KubeProxyConfiguration with ``overrides`` merged over it.
 
     Conntrack limits are left alone, because nf_conntrack_max belongs to the host.
     """
     base: dict[str, Any] = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "mode": "nftables",
+        "mode": mode,
         "hostnameOverride": name,
         "bindAddress": "0.0.0.0",  # noqa: S104 - inside the node's own network namespace
         "metricsBindAddress": f"{address}:{KUBE_PROXY_METRICS_PORT}",

@@ -41,9 +41,12 @@ from framework.workload.manifests import (
     pod_calls,
     pod_name,
     pod_status_calls,
-    service_manifest,
+    sentinel,
+    sentinel_calls,
+    service_manifests,
     slice_calls,
 )
+from framework.workload.withdraw import withdraw_group
 
 if TYPE_CHECKING:
     import kubernetes
@@ -106,6 +109,12 @@ class DaemonSetService:
         """``namespace/name``, as kube-proxy names it in its rules."""
         return f"{NAMESPACE}/{self.spec.name}"
 
+    @property
+    def full_names(self) -> frozenset[str]:
+        """Of every Service that a listing is to be searched for, a headless one's sentinel included."""
+        names = (*self.spec.names, *((sentinel(self.spec).name,) if self.spec.headless else ()))
+        return frozenset(f"{NAMESPACE}/{name}" for name in names)
+
     def prepare(self, on_done: Callable[[int], object] = int) -> None:
         """Have the pods Ready, where the mode has any. ``on_done`` hears how many are; an adopted
         one counts half when it is created.
@@ -134,23 +143,28 @@ class DaemonSetService:
         return self._applied_s
 
     def _create(self) -> None:
-        self._core.create_namespaced_service(NAMESPACE, service_manifest(self.spec))
+        for manifest in service_manifests(self.spec):
+            self._core.create_namespaced_service(NAMESPACE, manifest)
         if self.spec.mode == "endpointslices":
             run_bulk(lambda bulk: bulk.each(slice_calls(self.spec)), self._endpoint)
+        if self.spec.headless:
+            self.wait_for_endpoints()
+            run_bulk(lambda bulk: bulk.each(sentinel_calls(self.spec)), self._endpoint)
 
     def wait_for_endpoints(self) -> Endpoints:
         """Wait until the API server holds exactly the asked endpoints, all Ready and distinct."""
         last: list[Endpoints] = []
+        expected = self.spec.endpoints * (2 if self.spec.dual_stack else 1)
 
         def complete() -> Endpoints | None:
             last[:] = [self.endpoints()]
             found = last[0]
-            good = found.ready == found.distinct_addresses == self.spec.endpoints
+            good = found.ready == found.distinct_addresses == expected
             return found if good else None
 
         return wait_until(
             complete,
-            what=f"{self.spec.endpoints} endpoints of {self.full_name}",
+            what=f"{expected} endpoints of {self.full_name}",
             timeout_s=ENDPOINTS_TIMEOUT_S + STALL_S_PER_ENDPOINT * self.spec.endpoints,
             interval_s=max(_POLL_S, self.spec.endpoints / ENDPOINTS_READ_PER_S),
             describe=lambda: str(last),
@@ -177,28 +191,10 @@ class DaemonSetService:
     def _slice_selector(self) -> str:
         return f"kubernetes.io/service-name={self.spec.name}"
 
-    def _slice_count(self) -> int:
-        async def count(bulk: Bulk) -> int:
-            rows = bulk.rows(SLICES_PATH, ("Name",), selector=self._slice_selector)
-            return sum([len(page) async for page in rows])
-
-        return int(run_bulk(count, self._endpoint))
-
     def withdraw(self) -> None:
         """Delete the Service and its slices, and keep the pods."""
         self._applied_s = None
-        self._ignore_missing(self._core.delete_namespaced_service, self.spec.name, NAMESPACE)
-        if self.spec.mode == "endpointslices":
-            discovery = kubernetes.client.DiscoveryV1Api(self._client)
-            discovery.delete_collection_namespaced_endpoint_slice(
-                NAMESPACE, label_selector=self._slice_selector
-            )
-        wait_until(
-            lambda: True if self._slice_count() == 0 else None,
-            what=f"the slices of {self.full_name} gone",
-            timeout_s=ENDPOINTS_TIMEOUT_S,
-            interval_s=_POLL_S,
-        )
+        withdraw_group(self.spec.name, self._endpoint)
 
     def delete(self) -> None:
         """Delete everything; the pods go with the DaemonSet, by the garbage collector."""

@@ -18,8 +18,8 @@ MAP = (RECORDED / "endpoint-map.txt").read_text()
 SERVICE = "default/measured"
 
 
-def count(listing: str, endpoints_of: str | None = SERVICE) -> Ruleset:
-    counter = RulesetCounter(endpoints_of)
+def count(listing: str, service: str | None = SERVICE) -> Ruleset:
+    counter = RulesetCounter(None if service is None else {service})
     counter.feed(listing)
     return counter.ruleset()
 
@@ -88,7 +88,7 @@ def test_commas_and_braces_that_are_no_elements() -> None:
 @given(st.lists(st.integers(0, len(CHAINS) + len(MAP))))
 def test_pieces_of_any_size_give_the_same(cuts: list[int]) -> None:
     text = CHAINS + MAP
-    counter = RulesetCounter(SERVICE)
+    counter = RulesetCounter({SERVICE})
     edges = [0, *sorted(cuts), len(text)]
     for start, end in itertools.pairwise(edges):
         counter.feed(text[start:end])

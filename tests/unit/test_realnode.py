@@ -35,7 +35,11 @@ TREES: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
 
 def kube_proxy(**overrides: Any) -> dict[str, Any]:
     text = kube_proxy_config(
-        name="real-1", address="198.18.0.10", kubeconfig=FOLDER / "kubeconfig", overrides=overrides
+        name="real-1",
+        address="198.18.0.10",
+        kubeconfig=FOLDER / "kubeconfig",
+        mode="nftables",
+        overrides=overrides,
     )
     document: dict[str, Any] = yaml.safe_load(text)
     return document

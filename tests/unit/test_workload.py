@@ -16,7 +16,7 @@ from framework.workload import (
     daemonset_manifest,
     pod_calls,
     pod_status_calls,
-    service_manifest,
+    service_manifests,
     slice_calls,
 )
 
@@ -72,13 +72,13 @@ def test_slices_belong_to_nobody_who_would_delete_them() -> None:
     ],
 )
 def test_only_a_service_with_pods_selects_them(mode: EndpointMode, selector: dict[str, str] | None) -> None:
-    assert service_manifest(a_service(10, mode))["spec"].get("selector") == selector
+    assert service_manifests(a_service(10, mode))[0]["spec"].get("selector") == selector
 
 
 @pytest.mark.parametrize("mode", ["native", "endpointslices"])
 def test_every_port_of_a_service_is_found_in_its_slices(mode: EndpointMode) -> None:
     spec = a_service(10, mode, ports=(80, 443))
-    ports = service_manifest(spec)["spec"]["ports"]
+    ports = service_manifests(spec)[0]["spec"]["ports"]
     assert [(port["port"], port["targetPort"], port["protocol"]) for port in ports] == [
         (80, 80, "TCP"),
         (443, 443, "TCP"),
@@ -105,7 +105,7 @@ class TestDaemonSet:
         assert spec["template"]["spec"]["hostNetwork"] is True
         labels = spec["template"]["metadata"]["labels"]
         assert labels == spec["selector"]["matchLabels"]
-        assert labels == service_manifest(a_service(5, "native"))["spec"]["selector"]
+        assert labels == service_manifests(a_service(5, "native"))[0]["spec"]["selector"]
         (container,) = spec["template"]["spec"]["containers"]
         assert [port["containerPort"] for port in container["ports"]] == [80, 8080]
 
