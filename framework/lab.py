@@ -24,6 +24,7 @@ from framework.ground import Ground
 from framework.ledger import Ledger
 from framework.log import get_logger
 from framework.outcome import Environment
+from framework.preflight import require_iptables
 from framework.realnode import CopyPool, HostNode
 from framework.report import PhaseName, Reporter, RunFolder
 from framework.spec import AskedMode, ManyServicesSpec, RealNodeSpec, ServiceSpec, Spec, endpoint_mode
@@ -187,6 +188,8 @@ class Lab:
         observers.
         """
         self.binaries.check_skew(spec.kube_proxy)
+        if spec.proxy_mode == "iptables":
+            require_iptables()
         guard.require(spec.memory_bytes // 4, what="a real node")
         cluster = self.cluster
         self.ground.settle()

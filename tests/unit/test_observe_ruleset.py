@@ -33,6 +33,7 @@ def test_a_chain_for_each_endpoint() -> None:
         elements=4 + 5 + 1,
         endpoints=5,
         listing_bytes=len(CHAINS),
+        service_ports=1,
     )
 
 
@@ -45,6 +46,7 @@ def test_a_map_of_endpoints() -> None:
         elements=6 + 5,
         endpoints=5,
         listing_bytes=len(MAP),
+        service_ports=1,
     )
 
 
@@ -101,4 +103,6 @@ def test_no_text_is_an_error(text: str) -> None:
 
 
 def test_nothing_programmed() -> None:
-    assert count("") == Ruleset(tables=0, chains=0, rules=0, elements=0, endpoints=0, listing_bytes=0)
+    assert count("") == Ruleset(
+        tables=0, chains=0, rules=0, elements=0, endpoints=0, listing_bytes=0, service_ports=0
+    )
