@@ -215,7 +215,12 @@ class Lab:
             node.stop()
 
     def unready_fakes(self) -> int | None:
-        """Fake nodes that the node controller calls NotReady; None when it doesn't say."""
+        """Fake nodes that the node controller calls NotReady; None when it doesn't say.
+
+        It goes on counting a real node for some seconds after that is gone.
+        """
+        if not self.fleet.size:
+            return 0
         unready = self.cluster.unready_nodes()
         if not unready:
             return unready

@@ -349,6 +349,7 @@ class RealNode:
             stage="started",
             parameters={
                 "endpoints": service.spec.proxy_endpoints,
+                "asked": service.spec.asked,
                 "ports": len(service.spec.ports),
                 "endpoint_mode": service.spec.mode,
                 "shape": service.spec.shape,

@@ -73,8 +73,11 @@ def require_programs() -> None:
 
 
 def require_iptables() -> None:
-    """Raises MissingRequirementError where kube-proxy's iptables mode can't work: without the program, or on a
-    kernel that lacks what its rules use. They are tried in a network namespace that ends with the trial."""
+    """Raises MissingRequirementError where kube-proxy's iptables mode can't work.
+
+    That is without the program, and on a kernel that lacks what the rules use: they are tried in a network
+    namespace that ends with the trial.
+    """
     missing = _missing(OPTIONAL_PACKAGES)
     if missing:
         raise MissingRequirementError(

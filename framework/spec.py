@@ -148,6 +148,11 @@ class ServiceSpec(Spec, frozen=True, kw_only=True):
         return self.endpoints * len(self.ports) * self.services
 
     @property
+    def asked(self) -> int:
+        """What its size was given in: endpoints."""
+        return self.endpoints
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Of all Services, the measured one first."""
         return (self.name, *(f"{self.name}-{number}" for number in range(2, self.services + 1)))
@@ -200,6 +205,11 @@ class ManyServicesSpec(Spec, frozen=True, kw_only=True):
     def proxy_endpoints(self) -> int:
         """As kube-proxy counts them: once for each port."""
         return self.endpoints * len(self.ports)
+
+    @property
+    def asked(self) -> int:
+        """What its size was given in: Services."""
+        return self.count
 
     @property
     def names(self) -> tuple[str, ...]:

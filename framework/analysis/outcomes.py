@@ -205,7 +205,8 @@ class _Reading:
 
     @cached_property
     def nft_peak(self) -> Measure | None:
-        """A lower bound where moments were missed, and for a killed process: it wanted more."""
+        """A lower bound where moments were missed, for a killed process, which wanted more, and while a sync is
+        still under way: its load has no exit record yet."""
         biggest = self.biggest_nft
         if biggest is None:
             return None
@@ -214,12 +215,19 @@ class _Reading:
             or biggest.signal == signal.SIGKILL
             or self.evidence.measured_by == "poll"
             or self.evidence.exit_records_lost > 0
+            or self.sync_under_way
         )
         return Measure(
             value=biggest.memory_bytes_peak,
             source=biggest.source,
             bound="lower" if is_lower else "exact",
         )
+
+    @property
+    def sync_under_way(self) -> bool:
+        """Whether a sync had begun and not ended when the evidence was taken."""
+        last = [syncs[-1] for syncs in self.families.values() if syncs]
+        return any(sync.ended_at_s is None and sync.error is None for sync in last)
 
     @cached_property
     def status_gap_s(self) -> float:

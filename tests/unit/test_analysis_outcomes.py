@@ -371,6 +371,15 @@ class TestDualStack:
         assert derive_outcome(evidence).programming == "nft_killed"
 
 
+def test_a_load_that_is_still_under_way_may_need_more() -> None:
+    under_way = a_sync(started_at_s=16.0, ended_at_s=None, elapsed_s=None)
+    peak = derive_outcome(an_evidence(syncs=(a_sync(), under_way))).nft_bytes_peak
+    assert peak == Measure(value=111 * MIB, source="exit_record", bound="lower")
+    failed = msgspec.structs.replace(under_way, error="exit status 1")
+    peak = derive_outcome(an_evidence(syncs=(a_sync(), failed))).nft_bytes_peak
+    assert peak == Measure(value=111 * MIB, source="exit_record", bound="exact")
+
+
 class TestIptablesMode:
     restore = ("iptables-restore", "-w", "5", "--noflush", "--counters")
 

@@ -60,7 +60,7 @@ class TestIptables:
         if exit_code == 0:
             require_iptables()
             return
-        with pytest.raises(MissingRequirementError, match="refuses rules .*: Extension statistic") as caught:
+        with pytest.raises(MissingRequirementError, match=r"refuses rules .*: Extension statistic") as caught:
             require_iptables()
         assert "nft_compat" in caught.value.remedy
 
