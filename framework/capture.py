@@ -35,10 +35,12 @@ from framework.outcome import (
     Measure,
     NodeStatusSample,
     Phase,
+    Programmed,
     ProxySync,
     Ruleset,
 )
 from framework.realnode import HostNode
+from framework.spec import Loader
 
 METRICS_TIMEOUT_S: Final = 10.0
 
@@ -82,6 +84,9 @@ class Marks:
     endpoints_expected: int
     addresses_expected: int
     addresses_gone: tuple[str, ...]
+    expected: Programmed
+    shape: str
+    loader: Loader
     connects: tuple[Connect, ...]
     node_monitor_grace_period_s: float
 
@@ -173,6 +178,9 @@ class Observers:
                 if end.ended_s - self._clock.zero_s >= begun_at_s
             ),
             node_monitor_grace_period_s=marks.node_monitor_grace_period_s,
+            expected=marks.expected,
+            shape=marks.shape,
+            loader=marks.loader,
         )
 
     def _cgroup(self, window: Window, end: CgroupSample) -> CgroupEvidence:

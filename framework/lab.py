@@ -12,7 +12,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from framework import guard, ledger
 from framework.binaries import Binaries
@@ -24,17 +24,19 @@ from framework.ground import Ground
 from framework.ledger import Ledger
 from framework.log import get_logger
 from framework.outcome import Environment
+from framework.preflight import require_iptables
 from framework.realnode import CopyPool, HostNode, obstacle
 from framework.report import PhaseName, Reporter, RunFolder
-from framework.spec import AskedMode, RealNodeSpec, ServiceSpec, Spec, endpoint_mode
+from framework.spec import AskedMode, ManyServicesSpec, RealNodeSpec, ServiceSpec, Spec, endpoint_mode
 from framework.traffic import Backends, Client
-from framework.workload import DaemonSetService
+from framework.workload import DaemonSetService, ManyServices, Workload
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
 
 SERVICE_NAME: Final = "everywhere"
+MANY_SERVICES_NAME: Final = "small"
 
 
 class LabSettings(Spec, frozen=True, kw_only=True):
@@ -58,8 +60,8 @@ class Lab:
         self.reporter = reporter
         self._ledger: Ledger | None = None
         self._ground: Ground | None = None
-        self._services: dict[str, DaemonSetService] = {}
-        self._used: list[DaemonSetService] = []
+        self._services: dict[str, Workload] = {}
+        self._used: list[Workload] = []
         self._nodes: list[HostNode] = []
         self._node_count = 0
         self._backends: Backends | None = None
@@ -130,26 +132,23 @@ class Lab:
         return bool(self._nodes or self._used)
 
     def service(
-        self, *, endpoints: int, mode: AskedMode | None = None, ports: tuple[int, ...] = (80,)
+        self, *, endpoints: int, mode: AskedMode | None = None, dual_stack: bool = False, **shape: Any
     ) -> DaemonSetService:
         """A DaemonSet Service, not applied yet, whose pods are Ready; measurements share the pods.
 
-        The fleet stays under it until ``release``.
+        ``shape`` is further fields of ``ServiceSpec``. The fleet stays under it until ``release``.
         """
         asked = mode or self.settings.mode
-        chosen = endpoint_mode(asked, endpoints)
-        spec = ServiceSpec(name=SERVICE_NAME, endpoints=endpoints, mode=chosen, ports=ports)
+        chosen = endpoint_mode(asked, endpoints, dual_stack=dual_stack)
+        spec = ServiceSpec(
+            name=SERVICE_NAME, endpoints=endpoints, mode=chosen, dual_stack=dual_stack, **shape
+        )
         service = DaemonSetService(
             spec,
             self.cluster.endpoint,
             loading_pods=self.cluster.loading_pods,
         )
-        previous = self._services.get(spec.name)
-        if previous is not None:
-            previous.withdraw()
-            previous.close()
-        self._services[spec.name] = service
-        self._used.append(service)
+        self._use(service)
         if chosen != "adopted":
             self.ground.settle()
         self._shared(
@@ -161,7 +160,24 @@ class Lab:
         self.ground.settle()
         return service
 
-    def release(self, service: DaemonSetService) -> None:
+    def many_services(self, *, count: int, endpoints_each: int, **shape: Any) -> ManyServices:
+        """Many small Services, not applied yet; ``shape`` is further fields of ``ManyServicesSpec``."""
+        spec = ManyServicesSpec(name=MANY_SERVICES_NAME, count=count, endpoints_each=endpoints_each, **shape)
+        services = ManyServices(spec, self.cluster.endpoint)
+        self._use(services)
+        self.ground.settle()
+        return services
+
+    def _use(self, workload: Workload) -> None:
+        """Take ``workload`` into use instead of one of the same name."""
+        previous = self._services.get(workload.spec.name)
+        if previous is not None:
+            previous.withdraw()
+            previous.close()
+        self._services[workload.spec.name] = workload
+        self._used.append(workload)
+
+    def release(self, service: Workload) -> None:
         """Withdraw a Service whose test is over; its pods stay for the next one."""
         if service in self._used:
             self._used.remove(service)
@@ -175,6 +191,8 @@ class Lab:
         observers.
         """
         self.binaries.check_skew(spec.kube_proxy)
+        if spec.proxy_mode == "iptables":
+            require_iptables()
         guard.require(spec.memory_bytes // 4, what="a real node")
         cluster = self.cluster
         self.ground.settle()
@@ -227,7 +245,12 @@ class Lab:
             node.stop()
 
     def unready_fakes(self) -> int | None:
-        """Fake nodes that the node controller calls NotReady; None when it doesn't say."""
+        """Fake nodes that the node controller calls NotReady; None when it doesn't say.
+
+        It goes on counting a real node for some seconds after that is gone.
+        """
+        if not self.fleet.size:
+            return 0
         unready = self.cluster.unready_nodes()
         if not unready:
             return unready

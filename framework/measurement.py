@@ -39,26 +39,29 @@ from framework.analysis import (
     refusals,
 )
 from framework.capture import Clock, Marks, Observers, Window
+from framework.errors import BadInputError
+from framework.fleet import REAL_NODE_ZONE
 from framework.lab import Lab
 from framework.lazy import LazyModule
-from framework.observe import delete_ruleset, read_ruleset
+from framework.observe import delete_ruleset, read_iptables, read_ruleset
 from framework.outcome import (
     Connect,
     Doubt,
     Environment,
     Outcome,
     Phase,
+    Programmed,
     ProxySync,
     Ruleset,
     RunResult,
     Verdict,
 )
-from framework.realnode import HostNode
+from framework.realnode import XTABLES, HostNode
 from framework.report import FORMAT, MeasurementFolder
 from framework.spec import RealNodeSpec
 from framework.traffic import Client
 from framework.wait import wait_until
-from framework.workload import DaemonSetService
+from framework.workload import DaemonSetService, Workload, answering, programmed
 
 if TYPE_CHECKING:
     import kubernetes
@@ -166,6 +169,7 @@ class RealNode:
         self._repro = repro
         self._clock = clock or Clock.start()
         self._death_s: float | None = None
+        self._zone = REAL_NODE_ZONE
         self._client: Client | None = None
         self._connects: list[Connect] = []
         self._host: HostNode
@@ -201,7 +205,7 @@ class RealNode:
         """What kube-proxy handed to nft, oldest first, where the node captures it; gone with the node."""
         return self._host.transactions
 
-    def program(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
+    def program(self, service: Workload, watch: Watch = DEFAULT_WATCH) -> Measurement:
         """First programming: create ``service`` under a running kube-proxy."""
         return self._measure("first_programming", service, service.apply, watch)
 
@@ -228,7 +232,7 @@ class RealNode:
 
         return self._measure("rolling_replacement", service, roll, watch, per_s=per_s, for_s=for_s)
 
-    def restart_kube_proxy(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
+    def restart_kube_proxy(self, service: Workload, watch: Watch = DEFAULT_WATCH) -> Measurement:
         """kube-proxy ends and starts again, with its rules in the kernel."""
 
         def restart() -> float:
@@ -237,8 +241,17 @@ class RealNode:
 
         return self._measure("kube_proxy_restart", service, restart, watch)
 
-    def cold_start(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
-        """kube-proxy starts as after a boot: the Service is there, and none of its rules in the kernel."""
+    def cold_start(self, service: Workload, watch: Watch = DEFAULT_WATCH) -> Measurement:
+        """kube-proxy starts as after a boot: the Service is there, and none of its rules in the kernel.
+
+        Raises BadInputError in iptables mode, whose chains are not kube-proxy's alone.
+        """
+        if self.spec.proxy_mode != "nftables":
+            raise BadInputError(
+                f"the rules of {self.spec.proxy_mode} mode can't be taken away as a boot would",
+                where="cold_start",
+                remedy="leave proxy_mode at nftables, or use restart_kube_proxy",
+            )
 
         def start() -> float:
             self._host.stop_kube_proxy()
@@ -248,19 +261,20 @@ class RealNode:
 
         return self._measure("cold_start", service, start, watch)
 
-    def resync(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
+    def resync(self, service: Workload, watch: Watch = DEFAULT_WATCH) -> Measurement:
         """A label of the Node changes for which kube-proxy syncs everything."""
 
         def relabel() -> float:
             begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+            self._zone = f"zone-resync-{len(self.measurements)}"
             with self._host.endpoint.client() as client:
-                labels = {ZONE_LABEL: f"zone-resync-{len(self.measurements)}"}
+                labels = {ZONE_LABEL: self._zone}
                 kubernetes.client.CoreV1Api(client).patch_node(self.name, {"metadata": {"labels": labels}})
             return begun_s
 
         return self._measure("full_resync", service, relabel, watch)
 
-    def delete(self, service: DaemonSetService, watch: Watch = DEFAULT_WATCH) -> Measurement:
+    def delete(self, service: Workload, watch: Watch = DEFAULT_WATCH) -> Measurement:
         """The Service and its endpoints are deleted."""
 
         def withdraw() -> float:
@@ -315,7 +329,7 @@ class RealNode:
     def _measure(
         self,
         phase: Phase,
-        service: DaemonSetService,
+        service: Workload,
         act: Callable[[], float],
         watch: Watch,
         **parameters: int,
@@ -332,13 +346,13 @@ class RealNode:
         return self._capture(service, begun, applied_at_s, settled)
 
     def _begin(
-        self, phase: Phase, service: DaemonSetService, parameters: Mapping[str, int] = _NO_PARAMETERS
+        self, phase: Phase, service: Workload, parameters: Mapping[str, int] = _NO_PARAMETERS
     ) -> _Begun:
         started = self._started(service, phase, parameters)
         return _Begun(started, self._lab.run_folder.start(started), self._observers.begin(phase))
 
     def _follow(
-        self, service: DaemonSetService, phase: Phase, applied_at_s: float, watch: Watch
+        self, service: Workload, phase: Phase, applied_at_s: float, watch: Watch
     ) -> Generator[None, None, _Settled]:
         """Until it is settled, and as much longer as ``watch`` says; waits wherever it yields."""
         deadline_s = applied_at_s + _timeout_s(service, watch)
@@ -346,11 +360,11 @@ class RealNode:
         listed_at_s = applied_at_s
         while settled is None or self._watches_on(applied_at_s, watch):
             guard.check()
-            sync = self._complete_sync(service, phase, listed_at_s)
+            sync = self._complete_sync(service, phase, applied_at_s, listed_at_s)
             if sync is not None and (settled is None or settled.programmed_at_s is None):
                 listed_at_s = self._clock.now_s()
                 ruleset = self._listing(service)
-                if ruleset.endpoints == len(service.pairs) and not ruleset.unexpected:
+                if self._expected(service).matches(ruleset):
                     settled = _Settled(sync.ended_at_s or listed_at_s, sync.ended_at_s, ruleset)
                     continue
             if settled is None and self._is_decided(applied_at_s, watch, deadline_s):
@@ -361,16 +375,34 @@ class RealNode:
             yield
         return settled
 
-    def _complete_sync(self, service: DaemonSetService, phase: Phase, since_s: float) -> ProxySync | None:
-        """The first sync that ended after ``since_s`` and may have programmed all that the Service has."""
-        endpoints = len(service.pairs)
+    def _expected(self, service: Workload) -> Programmed:
+        """What the node is to be programmed with at this moment."""
+        return programmed(service.spec, node_zone=self._zone, applied=service.is_applied)
+
+    def _complete_sync(
+        self, service: Workload, phase: Phase, applied_at_s: float, since_s: float
+    ) -> ProxySync | None:
+        """The sync by which all may have been programmed; ``since_s`` is when that was last looked at.
+
+        Every family must have had one since ``applied_at_s``, and some family one since then. Given is the
+        one that ended last, of each family the first since then.
+        """
+        expected = self._expected(service)
         full_only = phase in _FULL_SYNC_PHASES
-        for sync in self._observers.syncs:
-            ended = sync.error is None and sync.ended_at_s is not None and sync.ended_at_s >= since_s
-            whole = sync.family == "IPv4" and (sync.endpoints or 0) >= endpoints
-            if ended and whole and (sync.full or not full_only):
-                return sync
-        return None
+        ends: list[tuple[float, ProxySync]] = []
+        for family in expected.families:
+            ended = [
+                (sync.ended_at_s or 0.0, sync)
+                for sync in self._observers.syncs
+                if expected.is_complete(sync, family)
+                and (sync.ended_at_s or 0.0) >= applied_at_s
+                and (sync.full or not full_only)
+            ]
+            if not ended:
+                return None
+            ends.append(next((each for each in ended if each[0] >= since_s), ended[-1]))
+        at_s, last = max(ends, key=lambda each: each[0])
+        return last if at_s >= since_s else None
 
     def _is_decided(self, applied_at_s: float, watch: Watch, deadline_s: float) -> bool:
         if self._clock.now_s() >= deadline_s:
@@ -406,12 +438,16 @@ class RealNode:
         silent = age_s > LEASE_RENEWED_S_MAX or kubelet.exit_code is not None
         return silent and age_s < self._lab.cluster.budget.grace_s + NOT_READY_SLACK_S
 
-    def _listing(self, service: DaemonSetService) -> Ruleset:
-        return read_ruleset(netns=self._host.netns, endpoints_of=service.full_name, expected=service.pairs)
+    def _listing(self, service: Workload) -> Ruleset:
+        netns, services, pairs = self._host.netns, service.full_names, service.pairs
+        if self.spec.proxy_mode == "nftables":
+            return read_ruleset(netns=netns, services=services, expected=pairs)
+        xtables = self._host.binaries[XTABLES].path
+        return read_iptables(netns=netns, services=services, expected=pairs, xtables=xtables)
 
     def _capture(
         self,
-        service: DaemonSetService,
+        service: Workload,
         begun: _Begun,
         applied_at_s: float,
         settled: _Settled,
@@ -425,8 +461,11 @@ class RealNode:
                 ruleset=settled.ruleset or self._listing(service),
                 kube_proxy=self.spec.kube_proxy,
                 endpoint_mode=service.spec.mode,
-                endpoints_expected=len(service.pairs),
-                addresses_expected=service.spec.endpoints,
+                endpoints_expected=service.spec.proxy_endpoints if service.is_applied else 0,
+                expected=self._expected(service),
+                shape=self._shape(service),
+                loader=self.spec.loader,
+                addresses_expected=answering(service.spec, node_zone=self._zone, applied=service.is_applied),
                 addresses_gone=service.addresses_gone,
                 connects=self._connects_so_far(),
                 node_monitor_grace_period_s=self._lab.cluster.budget.grace_s,
@@ -448,17 +487,22 @@ class RealNode:
         self.measurements.append(measurement)
         return measurement
 
-    def _ask(self, service: DaemonSetService) -> None:
-        """Have the client ask the Service, from its creation on."""
+    def _ask(self, service: Workload) -> None:
+        """Have the client ask the first Service, from its creation on; nobody asks a headless one here."""
         if self._client is not None and service.cluster_ip is not None:
-            self._client.ask(service.cluster_ip, service.spec.ports[0])
+            self._client.ask(service.cluster_ip, service.spec.ports[0], service.spec.protocol)
+
+    def _shape(self, service: Workload) -> str:
+        """How the measured differs from one TCP Service of one port under kube-proxy in nftables mode."""
+        mode = "" if self.spec.proxy_mode == "nftables" else f"{self.spec.proxy_mode} mode"
+        return ", ".join(filter(None, (service.spec.shape, mode)))
 
     def _connects_so_far(self) -> tuple[Connect, ...]:
         if self._client is not None:
             self._connects += self._client.connects(self._clock.zero_s)
         return tuple(self._connects)
 
-    def _facts(self, service: DaemonSetService, environment: Environment, unready: int | None) -> RunFacts:
+    def _facts(self, service: Workload, environment: Environment, unready: int | None) -> RunFacts:
         cluster = self._lab.cluster
         return RunFacts(
             cgroup_mode=self._host.cgroup.mode,
@@ -482,7 +526,7 @@ class RealNode:
             captures_transactions=self.spec.capture_transactions,
         )
 
-    def _started(self, service: DaemonSetService, phase: Phase, parameters: Mapping[str, int]) -> RunResult:
+    def _started(self, service: Workload, phase: Phase, parameters: Mapping[str, int]) -> RunResult:
         budget = self._lab.cluster.budget
         policy = self.spec.oom_policy
         return RunResult(
@@ -494,8 +538,11 @@ class RealNode:
             parameters={
                 "phase": phase,
                 "endpoints": service.spec.proxy_endpoints,
+                "asked": service.spec.asked,
                 "ports": len(service.spec.ports),
                 "endpoint_mode": service.spec.mode,
+                "shape": self._shape(service) or "plain",
+                "proxy_mode": self.spec.proxy_mode,
                 "kube_proxy": self.spec.kube_proxy,
                 "memory_bytes": self.spec.memory_bytes,
                 "ballast_bytes": self.spec.ballast_bytes,
@@ -518,7 +565,7 @@ class RealNode:
 
 
 def program_together(
-    nodes: Sequence[RealNode], service: DaemonSetService, watch: Watch = DEFAULT_WATCH
+    nodes: Sequence[RealNode], service: Workload, watch: Watch = DEFAULT_WATCH
 ) -> tuple[Measurement, ...]:
     """First programming of several nodes at once, under one Service; in the order of ``nodes``."""
     phase: Phase = "first_programming"
@@ -557,7 +604,7 @@ def _drive(followed: Sequence[Generator[None, None, _Settled]]) -> list[_Settled
     return [ends[index] for index in range(len(followed))]
 
 
-def _timeout_s(service: DaemonSetService, watch: Watch) -> float:
+def _timeout_s(service: Workload, watch: Watch) -> float:
     if watch.timeout_s is not None:
         return watch.timeout_s
     return PROGRAM_TIMEOUT_S + PROGRAM_TIMEOUT_S_PER_ENDPOINT * service.spec.proxy_endpoints
@@ -568,5 +615,5 @@ def _scores_text(scores: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {score}" for name, score in sorted(scores.items()))
 
 
-def _words(phase: Phase, service: DaemonSetService) -> str:
+def _words(phase: Phase, service: Workload) -> str:
     return f"{phase.replace('_', ' ')}, {service.spec.endpoints:,} endpoints"

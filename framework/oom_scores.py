@@ -21,7 +21,7 @@ from framework.spec import OOM_SCORE_MAX, OOM_SCORE_MIN, Ballast, OomPolicy, Rea
 
 DAEMON_SCORE: Final = -999
 """kubelet (KubeletConfiguration.oomScoreAdj), kube-proxy (KubeProxyConfiguration.oomScoreAdj, which its nft
-inherits) and containerd (OOMScoreAdjust in its systemd unit)."""
+and iptables inherit) and containerd (OOMScoreAdjust in its systemd unit)."""
 GUARANTEED_SCORE: Final = -997
 BESTEFFORT_SCORE: Final = 1000
 SYSTEM_SCORE: Final = 0
@@ -30,6 +30,12 @@ _CAP_SYS_RESOURCE: Final = 24
 """linux/capability.h."""
 _CHILDREN: Final[Mapping[str, tuple[str, int]]] = {
     "nft": ("kube-proxy", 0),
+    "iptables": ("kube-proxy", 0),
+    "ip6tables": ("kube-proxy", 0),
+    "iptables-restor": ("kube-proxy", 0),
+    "ip6tables-resto": ("kube-proxy", 0),
+    "iptables-save": ("kube-proxy", 0),
+    "ip6tables-save": ("kube-proxy", 0),
     "containerd-shim": ("containerd", 1),
     "runc": ("containerd", 1),
     "pause": ("containerd", 1),

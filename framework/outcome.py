@@ -18,6 +18,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from framework.spec import Loader
+
 PODS_CGROUP: Final = "kubepods"
 """The cgroup in which kubelet makes those of its pods."""
 
@@ -31,6 +33,14 @@ Source = Literal["exit_record", "cgroup_counter", "sample", "poll", "log", "metr
 so are exact peaks; ``sample`` and ``poll`` saw moments only."""
 
 Bound = Literal["exact", "lower"]
+
+Family = Literal["IPv4", "IPv6"]
+LOADER_COMMS: Final[dict[Loader, frozenset[str]]] = {
+    "nft": frozenset({"nft"}),
+    "iptables-restore": frozenset({"iptables-restor", "ip6tables-resto"}),
+}
+"""By which names the kernel knows a loader's processes: the first 15 characters."""
+_NO_LOADS: Final = frozenset({"--check", "-c", "--version", "-V", "--test", "-t", "--help", "-h"})
 
 
 class Measure(Record, frozen=True, kw_only=True):
@@ -64,10 +74,12 @@ class ProcessExit(Record, frozen=True, kw_only=True):
 
     @property
     def loads_ruleset(self) -> bool | None:
-        """True for ``nft -f -``, the load of a transaction; None where the command line is unknown."""
+        """True for ``nft -f -`` and ``iptables-restore --noflush``, the load of a transaction; None where the
+        command line is unknown."""
         if self.argv is None:
             return None
-        return self.comm == "nft" and "-f" in self.argv and not {"--check", "-c"} & set(self.argv)
+        loads = self.comm in LOADER_COMMS["iptables-restore"] or (self.comm == "nft" and "-f" in self.argv)
+        return loads and not _NO_LOADS & set(self.argv)
 
 
 class OomCandidate(Record, frozen=True, kw_only=True):
@@ -140,7 +152,7 @@ class ProxySync(Record, frozen=True, kw_only=True):
 
     started_at_s: float
     ended_at_s: float | None
-    family: Literal["IPv4", "IPv6"]
+    family: Family
     full: bool
     services: int | None
     endpoints: int | None
@@ -202,9 +214,11 @@ class Traffic(Record, frozen=True, kw_only=True):
 class Ruleset(Record, frozen=True, kw_only=True):
     """What the kernel holds for kube-proxy's tables, from one listing after programming.
 
-    ``endpoints`` are the distinct pairs of address and port that the listing names for the Service,
-    ``unexpected`` those among them that the Service doesn't have (any more); ``listing_bytes`` is the length
-    of ``nft list ruleset``'s text.
+    ``endpoints`` are the distinct pairs of address and port that the listing names for each asked Service,
+    ``unexpected`` those among them that no such Service has (any more). ``service_ports`` counts these
+    Services' ports for which it has any rule, if only to drop packets; None where an older kilonode did not
+    count them. ``listing_bytes`` is the length of ``nft list ruleset``, or of ``iptables-save``, where chains
+    and rules are those of kube-proxy's chains and there are no elements.
     """
 
     tables: int
@@ -214,6 +228,35 @@ class Ruleset(Record, frozen=True, kw_only=True):
     endpoints: int
     listing_bytes: int
     unexpected: int = 0
+    service_ports: int | None = None
+
+
+class Programmed(Record, frozen=True, kw_only=True):
+    """What kube-proxy is to make of a workload on one node, in ``families``.
+
+    ``endpoints_logged`` is what its log counts in each family: the endpoints it knows, whatever their
+    Services' policy or hints then leave of them. ``endpoints`` and ``service_ports`` are what the ruleset
+    names, in all families together.
+    """
+
+    families: tuple[Family, ...]
+    endpoints_logged: int
+    endpoints: int
+    service_ports: int | None
+
+    def is_complete(self, sync: ProxySync, family: Family) -> bool:
+        """Whether this sync is of ``family``, ended well, and had all endpoints, earlier ones included."""
+        succeeded = sync.error is None and sync.ended_at_s is not None
+        return succeeded and sync.family == family and (sync.endpoints or 0) >= self.endpoints_logged
+
+    def matches(self, ruleset: Ruleset) -> bool:
+        """Whether the ruleset names exactly what it should, as far as was counted."""
+        counted = None not in (ruleset.service_ports, self.service_ports)
+        return (
+            ruleset.endpoints == self.endpoints
+            and not ruleset.unexpected
+            and (not counted or ruleset.service_ports == self.service_ports)
+        )
 
 
 class DaemonRecord(Record, frozen=True, kw_only=True):
@@ -325,7 +368,9 @@ class Evidence(Record, frozen=True, kw_only=True):
     ``exit_records_lost`` counts buffer overruns of the kernel's exit records, ``argv_unknown`` the processes
     that ended before their command line could be read; ``measured_by`` is ``poll`` where the kernel refused
     exit records, and then every peak is a lower bound. ``endpoints_expected`` counts an endpoint once for
-    each port of the Service, as kube-proxy does.
+    each port of the Service, as kube-proxy does. ``expected`` is what the node is to be programmed with; None
+    (evidence of older kilonodes): all of ``endpoints_expected`` in one family. ``shape`` is how the workload
+    differs from one TCP Service of one port, ``loader`` the program that loads rulesets.
 
     ``phase`` says what was done at ``workload_applied_at_s``. All records are from ``begun_at_s`` on; what
     came before belongs to an earlier phase of the same node. At ``settled_at_s`` it was decided what became
@@ -363,6 +408,9 @@ class Evidence(Record, frozen=True, kw_only=True):
     oom_scores: OomScores | None = None
     restarts: tuple[Restart, ...] = ()
     node_monitor_grace_period_s: float | None = None
+    expected: Programmed | None = None
+    shape: str = ""
+    loader: Loader = "nft"
 
 
 Served = Literal["fully", "partly", "not"]
@@ -453,7 +501,8 @@ class Outcome(Record, frozen=True, kw_only=True):
 
     ``retries`` counts syncs that followed a failed one; ``retry_interval_s`` is the longest time between the
     starts of two failed ones in a row: a change of endpoints brings the next sync earlier.
-    ``ready_throughout`` is None where the status was not seen often enough to say.
+    ``ready_throughout`` is None where the status was not seen often enough to say. ``loader`` is the program
+    whose runs the ``nft_`` figures are of, also where it is ``iptables-restore``.
 
     ``victims`` are the names of what the kernel killed, in order, ``survivors`` the long-lived processes that
     were there at the end. ``kernel_bytes_left`` is the kernel memory at the end beyond that of the idle node.
@@ -499,6 +548,8 @@ class Outcome(Record, frozen=True, kw_only=True):
     traffic_before: Traffic | None = None
     traffic_during: Traffic | None = None
     traffic_after: Traffic | None = None
+    shape: str = ""
+    loader: Loader = "nft"
 
 
 class Verdict(Record, frozen=True, kw_only=True):

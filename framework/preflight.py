@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from framework.cgroup import detect_mode
@@ -24,6 +24,26 @@ PACKAGES: Final = {
     "nsenter": "util-linux",
 }
 """Debian package by program."""
+OPTIONAL_PACKAGES: Final = {"xtables-nft-multi": "iptables"}
+"""The same for programs that some scenarios need: nodes in iptables mode."""
+_IPTABLES_PROBE: Final = b"""\
+*nat
+:KUBE-PROBE - [0:0]
+-A KUBE-PROBE -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-PROBE -j MARK --xor-mark 0x4000
+-A KUBE-PROBE -m comment --comment "probe" -j MASQUERADE --random-fully
+-A KUBE-PROBE -m addrtype --dst-type LOCAL -j RETURN
+-A KUBE-PROBE -m statistic --mode random --probability 0.5 -j RETURN
+-A KUBE-PROBE -m recent --name KUBE-PROBE --rcheck --seconds 10800 --reap -j RETURN
+-A KUBE-PROBE -p tcp -m tcp -j DNAT --to-destination 192.0.2.1:80
+COMMIT
+*filter
+:KUBE-PROBE - [0:0]
+-A KUBE-PROBE -m conntrack --ctstate INVALID -j DROP
+-A KUBE-PROBE -j REJECT
+COMMIT
+"""
+"""One rule for each extension that kube-proxy's rules use."""
 APT_TIMEOUT_S: Final = 900.0
 APT_LOCK_TIMEOUT_S: Final = 120
 """How long apt-get waits for another package manager, such as unattended-upgrades."""
@@ -42,7 +62,7 @@ def require_machine() -> None:
 
 def require_programs() -> None:
     """Raises MissingRequirementError that names the programs that are not on PATH, and their packages."""
-    missing = missing_packages()
+    missing = _missing(PACKAGES)
     if missing:
         raise MissingRequirementError(
             f"programs are missing: {', '.join(p for p, package in PACKAGES.items() if package in missing)}",
@@ -52,9 +72,38 @@ def require_programs() -> None:
         )
 
 
+def require_iptables() -> None:
+    """Raises MissingRequirementError where kube-proxy's iptables mode can't work.
+
+    That is without the program, and on a kernel that lacks what the rules use: they are tried in a network
+    namespace that ends with the trial.
+    """
+    missing = _missing(OPTIONAL_PACKAGES)
+    if missing:
+        raise MissingRequirementError(
+            "kube-proxy's iptables mode needs the program xtables-nft-multi",
+            where="PATH",
+            remedy=f"run `kilonode setup` as root, or apt-get install {' '.join(missing)}",
+        )
+    tried = run(
+        ["unshare", "--net", "xtables-nft-multi", "iptables-restore"], stdin=_IPTABLES_PROBE, check=False
+    )
+    if tried.exit_code != 0:
+        refusal = tried.stderr.decode(errors="replace").strip()
+        raise MissingRequirementError(
+            f"this kernel refuses rules of kube-proxy's iptables mode: {refusal}",
+            where="iptables-restore",
+            remedy="load the modules nft_compat, xt_* and nf_nat, or leave proxy_mode at nftables",
+        )
+
+
 def missing_packages() -> tuple[str, ...]:
-    """The Debian packages whose program is not on PATH."""
-    return tuple(package for program, package in PACKAGES.items() if shutil.which(program) is None)
+    """The Debian packages whose program is not on PATH, optional ones included."""
+    return _missing(PACKAGES | OPTIONAL_PACKAGES)
+
+
+def _missing(packages: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(package for program, package in packages.items() if shutil.which(program) is None)
 
 
 def can_install() -> bool:

@@ -33,7 +33,7 @@ from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
 from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
 from framework.spec import AskedMode, Ballast, RealNodeSpec, require_count, require_version
 from framework.units import parse_bytes, parse_count
-from framework.workload import DaemonSetService
+from framework.workload import DaemonSetService, ManyServices
 
 DEFAULT_MAX_NODES: Final = "10k"
 CI_COLUMNS: Final = 80
@@ -286,10 +286,12 @@ def fleet(lab: Lab, _live_view: None) -> FleetFixture:
 
 @pytest.fixture
 def daemonset_service(lab: Lab, _live_view: None) -> Iterator[Callable[..., DaemonSetService]]:
-    """``daemonset_service(endpoints=N, mode=None, ports=(80,))``: a Service with an endpoint on N nodes.
+    """``daemonset_service(endpoints=N, mode=None, ports=(80,), ...)``: a Service with an endpoint on N nodes.
 
-    Its pods are Ready when it is returned. ``node.program(service)`` creates the Service itself; after the
-    test it is withdrawn and the pods stay for the next test.
+    Whatever else a ``ServiceSpec`` has can be given: ``protocol``, ``session_affinity``, ``dual_stack``,
+    ``services``, ``internal_traffic_policy``, ``traffic_distribution``, ``headless``. Its pods are Ready when
+    it is returned. ``node.program(service)`` creates the Service itself; after the test it is withdrawn and
+    the pods stay for the next test.
     """
     made: list[DaemonSetService] = []
 
@@ -303,6 +305,23 @@ def daemonset_service(lab: Lab, _live_view: None) -> Iterator[Callable[..., Daem
 
 
 @pytest.fixture
+def many_services(lab: Lab, _live_view: None) -> Iterator[Callable[..., ManyServices]]:
+    """``many_services(count=N, endpoints_each=2, ports=(80,))``: N Services with endpoints of their own.
+
+    ``node.program(services)`` creates them; after the test they are withdrawn.
+    """
+    made: list[ManyServices] = []
+
+    def make(*, count: int, endpoints_each: int, ports: tuple[int, ...] = (80,)) -> ManyServices:
+        made.append(lab.many_services(count=count, endpoints_each=endpoints_each, ports=ports))
+        return made[-1]
+
+    yield make
+    for services in made:
+        lab.release(services)
+
+
+@pytest.fixture
 def real_node(
     request: pytest.FixtureRequest, lab: Lab, _live_view: None
 ) -> Iterator[Callable[..., RealNode]]:
@@ -310,8 +329,8 @@ def real_node(
 
     Ready through its own kubelet, kube-proxy in sync with an idle cluster. ``ballast`` is what else runs on
     it: a size (``"300MiB"``, of a system daemon), a profile (``"ordinary"``), or Ballast objects.
-    ``oom_policy``, ``restart``, ``text`` and ``kube_proxy_config`` are those of RealNodeSpec. The nodes of
-    one test tell their times on one clock.
+    ``oom_policy``, ``restart``, ``text``, ``proxy_mode`` and ``kube_proxy_config`` are those of RealNodeSpec.
+    The nodes of one test tell their times on one clock.
     """
     state = request.config.stash[_STATE]
     nodes: list[RealNode] = []

@@ -40,6 +40,18 @@ AskedMode = Literal["auto", "native", "adopted", "endpointslices"]
 
 TextAccount = Literal["charged", "host"]
 
+ProxyMode = Literal["nftables", "iptables"]
+Loader = Literal["nft", "iptables-restore"]
+"""The program that kube-proxy hands its rules to, in each of its modes."""
+
+Protocol = Literal["TCP", "UDP"]
+SessionAffinity = Literal["None", "ClientIP"]
+TrafficPolicy = Literal["Cluster", "Local"]
+TrafficDistribution = Literal["PreferSameZone", "PreferClose"]
+"""``PreferClose`` is what ``PreferSameZone`` was called before Kubernetes 1.34; they do the same."""
+
+SERVICES_MAX: Final = 100_000
+
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of what is asked."""
@@ -130,11 +142,12 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
     """A real node: ``memory_bytes`` limits kubelet, containerd, kube-proxy, nft and the ballast together.
 
     ``kube_proxy`` is an exact version; ``kube_proxy_config`` is merged over the KubeProxyConfiguration that
-    the framework writes. ``ballast_profile`` names the profile that ``ballast`` is of, if it is of one.
-    ``text`` says who pays for the executables' pages: the node, as on a machine of its own (``charged``), or
-    the host, which keeps them in memory for all (``host``). With ``client`` one asks the Service through the
-    node's rules, 50 times a second; the node pays nothing for it. ``capture_transactions``
-    keeps what kube-proxy hands to nft: such a node is a twin of the one that is measured.
+    the framework writes. ``proxy_mode`` is kube-proxy's. ``ballast_profile`` names the profile that
+    ``ballast`` is of, if it is of one. ``text`` says who pays for the executables' pages: the node, as on a
+    machine of its own (``charged``), or the host, which keeps them in memory for all (``host``). With
+    ``client`` one asks the Service through the node's rules, 50 times a second; the node pays nothing for it.
+    ``capture_transactions`` keeps what kube-proxy hands to nft: such a node is a twin of the one that is
+    measured.
     """
 
     memory_bytes: int
@@ -147,6 +160,7 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
     restart: RestartPolicy = "none"
     client: bool = True
     capture_transactions: bool = False
+    proxy_mode: ProxyMode = "nftables"
 
     def __post_init__(self) -> None:
         require_version(self.kube_proxy, where="kube_proxy")
@@ -156,6 +170,7 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
                 where="memory",
                 remedy=f"give at least {mib(MEMORY_BYTES_MIN)} MiB",
             )
+        self._check_proxy()
         if self.ballast_bytes >= self.memory_bytes:
             raise BadInputError(
                 f"ballast {mib(self.ballast_bytes)} MiB does not fit a node of {mib(self.memory_bytes)} MiB",
@@ -177,6 +192,20 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
         if isinstance(self.oom_policy, dict):
             self._check_scores(self.oom_policy, known={*DAEMON_NAMES, *names} - pods)
 
+    def _check_proxy(self) -> None:
+        if "mode" in self.kube_proxy_config:
+            raise BadInputError(
+                "the mode of kube-proxy decides what is observed",
+                where="kube_proxy_config",
+                remedy=f"give proxy_mode={self.kube_proxy_config['mode']!r} instead",
+            )
+        if self.capture_transactions and self.proxy_mode != "nftables":
+            raise BadInputError(
+                f"kube-proxy hands nothing to nft in {self.proxy_mode} mode",
+                where="capture_transactions",
+                remedy="leave proxy_mode at nftables",
+            )
+
     @staticmethod
     def _check_scores(scores: dict[str, int], *, known: set[str]) -> None:
         unknown = sorted(set(scores) - known)
@@ -193,6 +222,11 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
                 where="oom_policy",
                 remedy=f"give {OOM_SCORE_MIN + 1} to {OOM_SCORE_MAX}: {OOM_SCORE_MIN} is never killed",
             )
+
+    @property
+    def loader(self) -> Loader:
+        """The program that kube-proxy hands its rules to."""
+        return "nft" if self.proxy_mode == "nftables" else "iptables-restore"
 
     @property
     def pods(self) -> tuple[Ballast, ...]:
@@ -232,21 +266,42 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
 class ServiceSpec(Spec, frozen=True, kw_only=True):
     """A DaemonSet Service with ``endpoints`` endpoints, made in the given mode.
 
-    kube-proxy counts an endpoint once for each of the Service's ``ports``: ``proxy_endpoints`` in all.
+    ``services`` that share the endpoints may stand beside it; the first is the one that is named. What a node
+    makes of all this is ``framework.workload.programmed``.
     """
 
     name: str
     endpoints: int
     mode: EndpointMode
     ports: tuple[int, ...] = (80,)
+    protocol: Protocol = "TCP"
+    session_affinity: SessionAffinity = "None"
+    dual_stack: bool = False
+    services: int = 1
+    internal_traffic_policy: TrafficPolicy = "Cluster"
+    traffic_distribution: TrafficDistribution | None = None
+    headless: bool = False
 
     def __post_init__(self) -> None:
         require_count(self.endpoints, where="endpoints")
-        if not self.ports or len(set(self.ports)) < len(self.ports):
+        require_ports(self.ports)
+        if not 1 <= self.services <= SERVICES_MAX:
             raise BadInputError(
-                f"{self.ports} are no distinct ports",
-                where="ports",
-                remedy="give one port or more, each once",
+                f"{self.services} is outside 1 to {SERVICES_MAX:,}",
+                where="services",
+                remedy="give a count inside these bounds",
+            )
+        if self.dual_stack and self.mode != "endpointslices":
+            raise BadInputError(
+                f"fake nodes have IPv4 addresses only, so pods of the mode {self.mode} have no IPv6 endpoint",
+                where="dual_stack",
+                remedy='give mode="endpointslices"',
+            )
+        if self.headless and (self.internal_traffic_policy == "Local" or self.traffic_distribution):
+            raise BadInputError(
+                "kube-proxy passes over a headless Service, whatever else it asks for",
+                where="headless",
+                remedy="give one remedy at a time",
             )
 
     @property
@@ -260,13 +315,93 @@ class ServiceSpec(Spec, frozen=True, kw_only=True):
 
     @property
     def proxy_endpoints(self) -> int:
+        """As kube-proxy counts them in each IP family: once for each port and Service."""
+        return self.endpoints * len(self.ports) * self.services
+
+    @property
+    def asked(self) -> int:
+        """What its size was given in: endpoints."""
+        return self.endpoints
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all Services, the measured one first."""
+        return (self.name, *(f"{self.name}-{number}" for number in range(2, self.services + 1)))
+
+    @property
+    def shape(self) -> str:
+        """In which it differs from one TCP Service of one port, in a few words; empty where in nothing."""
+        words = (
+            f"{len(self.ports)} ports" if len(self.ports) > 1 else "",
+            self.protocol if self.protocol != "TCP" else "",
+            f"affinity {self.session_affinity}" if self.session_affinity != "None" else "",
+            "dual-stack" if self.dual_stack else "",
+            f"{self.services:,} Services" if self.services > 1 else "",
+            f"policy {self.internal_traffic_policy}" if self.internal_traffic_policy != "Cluster" else "",
+            self.traffic_distribution or "",
+            "headless" if self.headless else "",
+        )
+        return ", ".join(filter(None, words))
+
+
+class ManyServicesSpec(Spec, frozen=True, kw_only=True):
+    """``count`` Services with ``endpoints_each`` endpoints of their own each; slices written directly."""
+
+    name: str
+    count: int
+    endpoints_each: int
+    ports: tuple[int, ...] = (80,)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= SERVICES_MAX:
+            raise BadInputError(
+                f"{self.count} is outside 1 to {SERVICES_MAX:,}",
+                where="count",
+                remedy="give a count inside these bounds",
+            )
+        require_count(self.endpoints_each, where="endpoints_each")
+        require_count(self.endpoints, where="count x endpoints_each")
+        require_ports(self.ports)
+
+    @property
+    def protocol(self) -> Protocol:
+        return "TCP"
+
+    @property
+    def mode(self) -> EndpointMode:
+        return "endpointslices"
+
+    @property
+    def endpoints(self) -> int:
+        """Of all Services together."""
+        return self.count * self.endpoints_each
+
+    @property
+    def proxy_endpoints(self) -> int:
+        """As kube-proxy counts them: once for each port."""
         return self.endpoints * len(self.ports)
 
+    @property
+    def asked(self) -> int:
+        """What its size was given in: Services."""
+        return self.count
 
-def endpoint_mode(asked: AskedMode, endpoints: int) -> EndpointMode:
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}-{number:05d}" for number in range(self.count))
+
+    @property
+    def shape(self) -> str:
+        ports = f", {len(self.ports)} ports" if len(self.ports) > 1 else ""
+        return f"{self.count:,} Services x {self.endpoints_each:,}{ports}"
+
+
+def endpoint_mode(asked: AskedMode, endpoints: int, *, dual_stack: bool = False) -> EndpointMode:
     """What ``asked`` means for a Service with ``endpoints`` endpoints."""
     if asked != "auto":
         return asked
+    if dual_stack:
+        return "endpointslices"
     if endpoints <= NATIVE_ENDPOINTS_MAX:
         return "native"
     return "adopted" if endpoints <= ADOPTED_ENDPOINTS_MAX else "endpointslices"
@@ -280,6 +415,14 @@ def require_version(version: str, *, where: str) -> str:
             f"{version!r} is no exact version", where=where, remedy="give three numbers, such as 1.35.0"
         )
     return bare
+
+
+def require_ports(ports: tuple[int, ...]) -> None:
+    """Raises BadInputError unless there is a port, and each once."""
+    if not ports or len(set(ports)) < len(ports):
+        raise BadInputError(
+            f"{ports} are no distinct ports", where="ports", remedy="give one port or more, each once"
+        )
 
 
 def require_count(count: int, *, where: str) -> int:

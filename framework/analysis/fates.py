@@ -46,7 +46,7 @@ _CAUSES: Final[tuple[tuple[str, Cause], ...]] = (
     ("timed out", "timeout"),
 )
 CAUSE_WORDS: Final[dict[Cause, str]] = {
-    "killed": "nft was killed",
+    "killed": "its load was killed",
     "no_memory": "no memory (ENOMEM)",
     "message_too_long": "message too long (EMSGSIZE, ENOBUFS)",
     "timeout": "timed out",
@@ -156,13 +156,15 @@ def _programmed(reading: Reading) -> Iterator[FateSeen]:
     yield FateSeen(
         fate="programmed_late" if late else "programmed",
         at_s=programmed_at_s,
-        why=f"all {evidence.endpoints_expected:,} endpoints were in the ruleset after {after_s:.1f} s{syncs}",
+        why=f"all {reading.expected.endpoints:,} endpoints were in the ruleset after {after_s:.1f} s{syncs}",
     )
 
 
 def _silent_outage(reading: Reading) -> Iterator[FateSeen]:
     look, served = reading.last_look, reading.served
     if look is None or served in (None, "fully") or reading.evidence.phase == "service_deleted":
+        return
+    if reading.serves_nobody:
         return
     if look.ready == "True" and _is_renewed(look):
         yield FateSeen(fate="silent_outage", at_s=_outage_s(reading), why=reading.served_words)
@@ -294,7 +296,7 @@ def _events(reading: Reading) -> Iterator[Event]:
     if reading.is_programmed and evidence.programmed_at_s is not None:
         yield Event(
             at_s=evidence.programmed_at_s,
-            what=f"all {evidence.endpoints_expected:,} endpoints programmed",
+            what=f"all {reading.expected.endpoints:,} endpoints programmed",
             source="kube-proxy's log and the ruleset",
         )
     yield from _status_events(evidence)

@@ -7,18 +7,22 @@ killed for memory when its exit record *and* the kernel log say so. Where one wi
 contradict each other, the milder conclusion is drawn and a ``Doubt`` names what is less than certain.
 
 kube-proxy runs one proxier for each IP family, and the one without endpoints always succeeds. Everything said
-about syncs is therefore said about the family that carries the Service.
+about syncs is therefore said about the families that carry the workload: both for a dual-stack Service, which
+is programmed when both are.
+
+What a node is to be programmed with may be less than all endpoints, or nothing but an entry that drops
+(``Programmed``); then too the log must have all endpoints and the ruleset exactly what is expected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
 from framework.analysis.fates import crash_loops, fates, readiness
 from framework.analysis.reading import STATUS_GAP_S_MAX, Reading
-from framework.outcome import Doubt, Evidence, Outcome
+from framework.outcome import Doubt, Evidence, Outcome, Programmed, Ruleset
 from framework.units import mib
 
 PEAK_DISAGREEMENT_MAX: Final = 0.05
@@ -31,7 +35,6 @@ def derive_outcome(evidence: Evidence) -> Outcome:
     reading = Reading(evidence)
     kills = sorted(evidence.oom_kills, key=lambda kill: kill.at_s)
     ended = [sync for sync in reading.syncs if (sync.ended_at_s or 0) >= evidence.workload_applied_at_s]
-    retry_starts_s = [sync.started_at_s for sync in reading.syncs if sync.error is not None]
     return Outcome(
         programming=reading.programming,
         node=evidence.node,
@@ -50,8 +53,10 @@ def derive_outcome(evidence: Evidence) -> Outcome:
         programmed_after_s=_programmed_after_s(reading),
         oom_victims=tuple(kill.victim_comm for kill in kills),
         sync_errors=tuple(dict.fromkeys(sync.error for sync in evidence.syncs if sync.error is not None)),
-        retries=sum(earlier.error is not None for earlier, _ in pairwise(reading.syncs)),
-        retry_interval_s=_longest_interval_s(retry_starts_s),
+        retries=sum(
+            earlier.error is not None for syncs in reading.families.values() for earlier, _ in pairwise(syncs)
+        ),
+        retry_interval_s=_longest_interval_s(reading),
         ready_throughout=reading.ready_throughout,
         ready_at_end=reading.ready_at_end,
         ruleset=evidence.ruleset,
@@ -71,6 +76,8 @@ def derive_outcome(evidence: Evidence) -> Outcome:
         traffic_during=reading.traffic_during,
         traffic_after=reading.traffic_after,
         sync_s_max=max((sync.elapsed_s for sync in ended if sync.elapsed_s is not None), default=None),
+        shape=evidence.shape,
+        loader=evidence.loader,
     )
 
 
@@ -81,8 +88,13 @@ def _programmed_after_s(reading: Reading) -> float | None:
     return programmed_at_s - reading.evidence.workload_applied_at_s
 
 
-def _longest_interval_s(starts_s: Sequence[float]) -> float | None:
-    return max((later - earlier for earlier, later in pairwise(starts_s)), default=None)
+def _longest_interval_s(reading: Reading) -> float | None:
+    """Between the starts of two failed syncs in a row of one family."""
+    starts_s = [
+        [sync.started_at_s for sync in syncs if sync.error is not None] for syncs in reading.families.values()
+    ]
+    intervals_s = [later - earlier for family in starts_s for earlier, later in pairwise(family)]
+    return max(intervals_s, default=None)
 
 
 def _doubts(reading: Reading) -> Iterator[Doubt]:
@@ -103,14 +115,15 @@ def _measuring_doubts(reading: Reading) -> Iterator[Doubt]:
     if evidence.exit_records_lost:
         yield Doubt(
             about=("nft_peak_low",),
-            text=f"exit records were lost {evidence.exit_records_lost} times: a bigger nft may be unseen",
+            text=f"exit records were lost {evidence.exit_records_lost} times: a bigger "
+            f"{evidence.loader} may be unseen",
         )
     if biggest is not None and biggest.loads_ruleset is None:
         unknown = sum(record.argv is None for record in reading.nft_exits)
         yield Doubt(
             about=("nft_peak_high",),
-            text=f"the command line of {unknown} of {len(reading.nft_exits)} nft processes is unknown, the "
-            "biggest among them: its peak may be a listing's, not a load's",
+            text=f"the command line of {unknown} of {len(reading.nft_exits)} {evidence.loader} processes is "
+            "unknown, the biggest among them: its peak may be a listing's, not a load's",
         )
 
 
@@ -121,13 +134,14 @@ def _kill_doubts(reading: Reading) -> Iterator[Doubt]:
     for pid in sorted(sigkilled_pids - attributed_pids):
         yield Doubt(
             about=("programming", "victims"),
-            text=f"nft {pid} died by SIGKILL, but the kernel log has no OOM kill of it",
+            text=f"{evidence.loader} {pid} died by SIGKILL, but the kernel log has no OOM kill of it",
         )
     for kill in evidence.oom_kills:
-        if kill.victim_comm == "nft" and kill.victim_pid not in sigkilled_pids:
+        if reading.is_loader(kill) and kill.victim_pid not in sigkilled_pids:
             yield Doubt(
                 about=("programming", "nft_peak_low"),
-                text=f"the kernel log has an OOM kill of nft {kill.victim_pid}, but no exit record shows it",
+                text=f"the kernel log has an OOM kill of {evidence.loader} {kill.victim_pid}, but no "
+                "exit record shows it",
             )
     if evidence.cgroup.oom_kills not in _countable_kills(evidence):
         yield Doubt(
@@ -154,32 +168,31 @@ def _peak_doubts(reading: Reading) -> Iterator[Doubt]:
         if difference_bytes > PEAK_DISAGREEMENT_MAX * max(rss_bytes, record.memory_bytes_peak):
             yield Doubt(
                 about=("nft_peak_low", "nft_peak_high"),
-                text=f"nft {record.pid} held {mib(rss_bytes)} MiB by the kernel log when it was killed, but "
-                f"its exit record has a peak of {mib(record.memory_bytes_peak)} MiB",
+                text=f"{reading.evidence.loader} {record.pid} held {mib(rss_bytes)} MiB by the kernel log "
+                f"when it was killed, but its exit record has a peak of {mib(record.memory_bytes_peak)} MiB",
             )
 
 
 def _programming_doubts(reading: Reading) -> Iterator[Doubt]:
-    evidence, ruleset = reading.evidence, reading.evidence.ruleset
-    expected = evidence.endpoints_expected
+    evidence, ruleset, expected = reading.evidence, reading.evidence.ruleset, reading.expected
     logged = reading.programming_sync is not None
     if logged and ruleset is None:
         yield Doubt(
             about=("programming",),
-            text=f"a sync of {expected:,} endpoints succeeded by kube-proxy's log, but there is no listing "
-            "of the ruleset to confirm it",
+            text=f"a sync of {expected.endpoints_logged:,} endpoints succeeded by kube-proxy's log, but "
+            "there is no listing of the ruleset to confirm it",
         )
     if logged and ruleset is not None and not reading.listing_complete:
         yield Doubt(
             about=("programming",),
-            text=f"a sync of {expected:,} endpoints succeeded by kube-proxy's log, but the ruleset lists "
-            f"{ruleset.endpoints:,}",
+            text=f"a sync of {expected.endpoints_logged:,} endpoints succeeded by kube-proxy's log, but the "
+            f"ruleset lists {_listed(ruleset, expected)}",
         )
-    if reading.listing_complete and not reading.complete_syncs:
+    if reading.listing_complete and not all(reading.complete_syncs.values()):
         yield Doubt(
             about=("programming", "sync"),
-            text=f"the ruleset lists all {expected:,} endpoints, but kube-proxy's log has no sync of them "
-            "that succeeded",
+            text=f"the ruleset lists all {expected.endpoints:,} endpoints, but kube-proxy's log has no sync "
+            f"of {expected.endpoints_logged:,} that succeeded",
         )
     if logged and reading.listing_complete and evidence.programmed_at_s is None:
         yield Doubt(
@@ -188,6 +201,17 @@ def _programming_doubts(reading: Reading) -> Iterator[Doubt]:
         )
     if reading.programming_sync is not None and reading.programming_sync.elapsed_s is None:
         yield Doubt(about=("sync",), text="kube-proxy's log does not say how long the programming sync took")
+
+
+def _listed(ruleset: Ruleset, expected: Programmed) -> str:
+    """What the ruleset names instead of what it should."""
+    if ruleset.endpoints != expected.endpoints:
+        return f"{ruleset.endpoints:,}" + (
+            f" of the {expected.endpoints:,} that it should" if expected.endpoints else ""
+        )
+    if ruleset.unexpected:
+        return f"{ruleset.unexpected:,} that no Service has"
+    return f"{ruleset.service_ports or 0:,} of {expected.service_ports or 0:,} ports of Services"
 
 
 def _ready_doubts(reading: Reading) -> Iterator[Doubt]:

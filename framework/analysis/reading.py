@@ -6,18 +6,22 @@ Nothing here concludes from one witness alone where two exist: see ``framework.a
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final
 
 from framework.analysis.traffic import traffic
 from framework.outcome import (
+    LOADER_COMMS,
     Evidence,
+    Family,
     Measure,
     NodeStatusSample,
     OomKill,
     ProcessExit,
+    Programmed,
     Programming,
     ProxySync,
     Served,
@@ -42,8 +46,21 @@ class Reading:
     evidence: Evidence
 
     @cached_property
-    def family(self) -> Literal["IPv4", "IPv6"]:
-        """The IP family whose syncs carry the Service."""
+    def expected(self) -> Programmed:
+        """What the node is to be programmed with; older evidence does not tell the family."""
+        if self.evidence.expected is not None:
+            return self.evidence.expected
+        endpoints = self.evidence.endpoints_expected
+        return Programmed(
+            families=(self._carrying_family,),
+            endpoints_logged=endpoints,
+            endpoints=endpoints,
+            service_ports=None,
+        )
+
+    @property
+    def _carrying_family(self) -> Family:
+        """The IP family whose syncs carry a Service of one."""
         carrying = [sync for sync in self.evidence.syncs if sync.endpoints]
         if carrying:
             return max(carrying, key=lambda sync: sync.endpoints or 0).family
@@ -52,33 +69,53 @@ class Reading:
 
     @cached_property
     def syncs(self) -> tuple[ProxySync, ...]:
-        """The syncs of the Service's family in the order of their starts."""
-        ours = (sync for sync in self.evidence.syncs if sync.family == self.family)
+        """The syncs of all of the workload's families in the order of their starts."""
+        ours = (sync for sync in self.evidence.syncs if sync.family in self.expected.families)
         return tuple(sorted(ours, key=lambda sync: sync.started_at_s))
 
     @cached_property
-    def complete_syncs(self) -> tuple[ProxySync, ...]:
-        """Syncs that ended well and had at least the expected endpoints, the workload's or earlier ones."""
-        expected = self.evidence.endpoints_expected
-        return tuple(sync for sync in self.syncs if succeeded(sync) and (sync.endpoints or 0) >= expected)
+    def families(self) -> dict[Family, tuple[ProxySync, ...]]:
+        """The same for each family."""
+        return {
+            family: tuple(sync for sync in self.syncs if sync.family == family)
+            for family in self.expected.families
+        }
+
+    @cached_property
+    def complete_syncs(self) -> dict[Family, tuple[ProxySync, ...]]:
+        """Of each family those that ended well and had all endpoints, the workload's or earlier ones."""
+        return {
+            family: tuple(sync for sync in syncs if self.expected.is_complete(sync, family))
+            for family, syncs in self.families.items()
+        }
 
     @cached_property
     def programming_sync(self) -> ProxySync | None:
         """The sync after which the ruleset was seen complete, else the first complete one after the workload
-        was applied."""
+        was applied: with two families the later one's first. None unless each family has one."""
         applied_at_s, seen_at_s = self.evidence.workload_applied_at_s, self.evidence.programmed_at_s
-        after = [sync for sync in self.complete_syncs if (sync.ended_at_s or 0) >= applied_at_s]
-        return next((sync for sync in after if sync.ended_at_s == seen_at_s), next(iter(after), None))
+        after = [
+            [sync for sync in syncs if (sync.ended_at_s or 0) >= applied_at_s]
+            for syncs in self.complete_syncs.values()
+        ]
+        if not all(after):
+            return None
+        seen = next((sync for syncs in after for sync in syncs if sync.ended_at_s == seen_at_s), None)
+        return seen or max((syncs[0] for syncs in after), key=lambda sync: sync.ended_at_s or 0)
 
     @cached_property
     def listing_complete(self) -> bool:
         ruleset = self.evidence.ruleset
-        expected = self.evidence.endpoints_expected
-        return ruleset is not None and ruleset.endpoints == expected and not ruleset.unexpected
+        return ruleset is not None and self.expected.matches(ruleset)
 
     @cached_property
     def nft_exits(self) -> tuple[ProcessExit, ...]:
-        return tuple(record for record in self.evidence.exits if record.comm == "nft")
+        """The exits of the program that loads rulesets, whatever it was run for."""
+        comms = LOADER_COMMS[self.evidence.loader]
+        return tuple(record for record in self.evidence.exits if record.comm in comms)
+
+    def is_loader(self, kill: OomKill) -> bool:
+        return kill.victim_comm in LOADER_COMMS[self.evidence.loader]
 
     @cached_property
     def nft_sigkilled(self) -> tuple[ProcessExit, ...]:
@@ -87,28 +124,30 @@ class Reading:
     @cached_property
     def attributed_kills(self) -> tuple[tuple[ProcessExit, OomKill], ...]:
         """Every nft that died by SIGKILL together with the kernel-log record of the OOM kill that did it."""
-        kills = {kill.victim_pid: kill for kill in self.evidence.oom_kills if kill.victim_comm == "nft"}
+        kills = {kill.victim_pid: kill for kill in self.evidence.oom_kills if self.is_loader(kill)}
         return tuple((record, kills[record.pid]) for record in self.nft_sigkilled if record.pid in kills)
 
     @cached_property
     def nft_kill_is_final(self) -> bool:
-        """An nft was killed for memory and no sync that started after the last kill succeeded."""
+        """An nft was killed for memory, and no sync of some family that started after the last succeeded."""
         if not self.attributed_kills:
             return False
         last_kill_at_s = max(kill.at_s for _, kill in self.attributed_kills)
-        return not any(succeeded(sync) and sync.started_at_s >= last_kill_at_s for sync in self.syncs)
+        return any(
+            not any(succeeded(sync) and sync.started_at_s >= last_kill_at_s for sync in syncs)
+            for syncs in self.families.values()
+        )
 
     @cached_property
     def programming(self) -> Programming:
         """The gravest conclusion that holds."""
-        finished = [sync for sync in self.syncs if sync.error is not None or sync.ended_at_s is not None]
         if self.dead_daemons:
             return "daemon_died"
         if self.nft_kill_is_final:
             return "nft_killed"
         if self.is_programmed:
             return "programmed"
-        if finished and finished[-1].error is not None:
+        if any(_last_failed(syncs) for syncs in self.families.values()):
             return "sync_failed"
         return "timed_out"
 
@@ -172,7 +211,10 @@ class Reading:
         return self._peak(max(lists, key=lambda record: record.memory_bytes_peak, default=None))
 
     def _peak(self, biggest: ProcessExit | None) -> Measure | None:
-        """A lower bound where moments were missed, and for a killed process: it wanted more."""
+        """A lower bound where moments were missed, and for a killed process: it wanted more.
+
+        Also while a sync is still under way, whose processes have no exit record yet.
+        """
         if biggest is None:
             return None
         is_lower = (
@@ -180,12 +222,19 @@ class Reading:
             or biggest.signal == signal.SIGKILL
             or self.evidence.measured_by == "poll"
             or self.evidence.exit_records_lost > 0
+            or self.sync_under_way
         )
         return Measure(
             value=biggest.memory_bytes_peak,
             source=biggest.source,
             bound="lower" if is_lower else "exact",
         )
+
+    @property
+    def sync_under_way(self) -> bool:
+        """Whether a sync had begun and not ended when the evidence was taken."""
+        last = [syncs[-1] for syncs in self.families.values() if syncs]
+        return any(sync.ended_at_s is None and sync.error is None for sync in last)
 
     @cached_property
     def traffic_before(self) -> Traffic | None:
@@ -214,7 +263,10 @@ class Reading:
 
     @cached_property
     def served(self) -> Served | None:
-        """By what clients met in the end; without any, by what the ruleset lists."""
+        """By what clients met in the end; without any, by what the ruleset lists.
+
+        A node that is to have no endpoint serves nobody, though that is what it was asked for.
+        """
         seen, ruleset = self.traffic_after, self.evidence.ruleset
         if seen is not None and seen.success is not None:
             if seen.served == 0:
@@ -222,13 +274,20 @@ class Reading:
             return "fully" if seen.success >= SERVED_SHARE_MIN else "partly"
         if ruleset is None:
             return None
+        if self.serves_nobody:
+            return "not"
         if self.listing_complete:
             return "fully"
         return "partly" if ruleset.endpoints else "not"
 
+    @property
+    def serves_nobody(self) -> bool:
+        """Whether nobody is to be served through the node, by the Service's own policy or shape."""
+        return self.evidence.expected is not None and not self.evidence.addresses_expected
+
     @cached_property
     def served_words(self) -> str:
-        seen, expected = self.traffic_after, self.evidence.endpoints_expected
+        seen, expected = self.traffic_after, self.expected.endpoints
         if seen is not None and seen.success is not None:
             return f"{seen.served:,} of {seen.attempts:,} connects were served"
         listed = self.evidence.ruleset.endpoints if self.evidence.ruleset else 0
@@ -253,3 +312,9 @@ class Reading:
 
 def succeeded(sync: ProxySync) -> bool:
     return sync.error is None and sync.ended_at_s is not None
+
+
+def _last_failed(syncs: Sequence[ProxySync]) -> bool:
+    """Whether the last sync that came to an end, or to an error, is one that failed."""
+    finished = [sync for sync in syncs if sync.error is not None or sync.ended_at_s is not None]
+    return bool(finished) and finished[-1].error is not None

@@ -77,7 +77,10 @@ def describe_ready(outcome: Outcome) -> str:
 
 def describe_outcome(outcome: Outcome) -> str:
     """The outcome in a few words: ``nft killed, Ready``."""
-    return f"{PROGRAMMING_WORDS[outcome.programming]}, {describe_ready(outcome)}"
+    words = PROGRAMMING_WORDS[outcome.programming]
+    if outcome.programming == "nft_killed":
+        words = f"{outcome.loader} killed"
+    return f"{words}, {describe_ready(outcome)}"
 
 
 def outcome_rows(outcome: Outcome) -> tuple[tuple[str, str], ...]:
@@ -85,9 +88,9 @@ def outcome_rows(outcome: Outcome) -> tuple[tuple[str, str], ...]:
     return (
         ("outcome", f"{PHASE_WORDS[outcome.phase]}: {describe_outcome(outcome)}"),
         ("node", f"{outcome.node}, kube-proxy {outcome.kube_proxy}"),
-        ("service", f"{outcome.endpoints:,} endpoints ({outcome.endpoint_mode})"),
+        ("service", _service(outcome)),
         ("limit", f"{mib(outcome.limit_bytes)} MiB"),
-        ("nft peak", f"{describe_measure(outcome.nft_bytes_peak)}, {outcome.nft_runs} runs"),
+        (f"{outcome.loader} peak", f"{describe_measure(outcome.nft_bytes_peak)}, {outcome.nft_runs} runs"),
         ("node peak", f"{describe_measure(outcome.charged_bytes_peak)}, page cache included"),
         ("unreclaimable", f"{describe_measure(outcome.unreclaimable_bytes_peak)}, anonymous + kernel"),
         ("killed", _killed(outcome)),
@@ -113,6 +116,11 @@ def render_rows(rows: tuple[tuple[str, str], ...]) -> str:
     """Rows as plain text, names in one column."""
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def _service(outcome: Outcome) -> str:
+    shape = f", {outcome.shape}" if outcome.shape else ""
+    return f"{outcome.endpoints:,} endpoints ({outcome.endpoint_mode}){shape}"
 
 
 def _killed(outcome: Outcome) -> str:

@@ -168,11 +168,15 @@ def _programming_claim(outcome: Outcome, expectation: Expectation) -> _Claim | N
 
 
 def _nft_below_claim(outcome: Outcome, expectation: Expectation) -> _Claim | None:
-    return _below("nft's peak", outcome.nft_bytes_peak, expectation.nft_bytes_below, _NFT_DOUBTS)
+    return _below(
+        f"{outcome.loader}'s peak", outcome.nft_bytes_peak, expectation.nft_bytes_below, _NFT_DOUBTS
+    )
 
 
 def _nft_above_claim(outcome: Outcome, expectation: Expectation) -> _Claim | None:
-    return _above("nft's peak", outcome.nft_bytes_peak, expectation.nft_bytes_above, _NFT_DOUBTS)
+    return _above(
+        f"{outcome.loader}'s peak", outcome.nft_bytes_peak, expectation.nft_bytes_above, _NFT_DOUBTS
+    )
 
 
 def _charged_below_claim(outcome: Outcome, expectation: Expectation) -> _Claim | None:
@@ -349,8 +353,8 @@ def _is_good(outcome: Outcome, expectation: Expectation) -> bool:
 
 def _good_news(outcome: Outcome, known_bad: str) -> str:
     return (
-        f"this cell was known bad ({known_bad}) and is good now: {describe_outcome(outcome)}, nft's peak "
-        f"{bounded_mib(outcome.nft_bytes_peak)} MiB: update KNOWN"
+        f"this cell was known bad ({known_bad}) and is good now: {describe_outcome(outcome)}, "
+        f"{outcome.loader}'s peak {bounded_mib(outcome.nft_bytes_peak)} MiB: update KNOWN"
     )
 
 

@@ -29,6 +29,9 @@ ENDPOINTS_V6: Final = ipaddress.IPv6Network("fd00:10:64::/64")
 """Where IPv6 endpoints are. Fake nodes have no IPv6 address."""
 REGION: Final = "region-1"
 ZONES: Final = 16
+REAL_NODE_ZONE: Final = "zone-0"
+"""A real node shares a zone with fakes. Alone in one, its death would be a full disruption of the zone, in
+which the node controller evicts nobody."""
 _TTLS_S: Final = ((100, 0), (500, 15), (1000, 30), (2000, 60))
 _TTL_S_MAX: Final = 300
 """Largest cluster and what the TTL controller annotates its nodes with (``ttlBoundaries`` in

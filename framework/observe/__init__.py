@@ -18,7 +18,7 @@ from framework.observe.kube_proxy import (
 from framework.observe.node_status import NodeStatusWatcher, status_sample
 from framework.observe.polling import PollingRecorder
 from framework.observe.recorder import Recorder
-from framework.observe.ruleset import RulesetCounter, delete_ruleset, read_ruleset
+from framework.observe.ruleset import RulesetCounter, delete_ruleset, read_iptables, read_ruleset
 from framework.observe.sampler import SAMPLE_INTERVAL_S, CgroupSampler
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "parse_metrics",
     "parse_record",
     "peak_slack_bytes",
+    "read_iptables",
     "read_ruleset",
     "status_sample",
     "zero_in_local_time",

@@ -2,9 +2,10 @@
 
 The log tells each sync's beginning (``Syncing nftables rules``), its size (``Reloading service nftables
 data``), its failure (``nftables sync failed``, then ``Sync failed``) and its end (``SyncProxyRules
-complete``). IPv4 and IPv6 sync at the same time and are told apart by ``ipFamily``. The messages are the same
-from 1.33 to 1.37. A value with newlines, as nft's errors are, is written by klog over several lines, between
-``key=<`` and `` >``.
+complete``); in iptables mode the first two name iptables, and the failure is ``Failed to execute
+iptables-restore``. IPv4 and IPv6 sync at the same time and are told apart by ``ipFamily``. The messages are
+the same from 1.33 to 1.37. A value with newlines, as nft's errors are, is written by klog over several lines,
+between ``key=<`` and `` >``.
 
 klog writes local time without a year; both come from the run's zero.
 """
@@ -19,9 +20,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from framework.outcome import ProxySync, Record
+from framework.outcome import Family, ProxySync, Record
 
 ENTRY_CHARS_MAX: Final = 262_144
 """A longer log entry is cut: nft quotes a whole transaction line in its errors."""
@@ -48,8 +49,10 @@ _SECONDS: Final = {
     "h": 3600.0,
 }
 
-Family = Literal["IPv4", "IPv6"]
 _FAMILIES: Final[dict[str, Family]] = {"IPv4": "IPv4", "IPv6": "IPv6"}
+
+
+_BEGINNINGS: Final = ("Syncing nftables rules", "Syncing iptables rules")
 
 
 class LogEntry(NamedTuple):
@@ -181,7 +184,7 @@ class SyncParser:
         family = _FAMILIES.get(entry.values.get("ipFamily", ""))
         if family is None:
             return
-        if entry.message == "Syncing nftables rules":
+        if entry.message in _BEGINNINGS:
             self._begin(family, entry)
         elif family in self._running:
             self._continue(self._running[family], entry)
@@ -196,10 +199,15 @@ class SyncParser:
     def _continue(self, running: _Running, entry: LogEntry) -> None:
         values = entry.values
         match entry.message:
-            case "Reloading service nftables data":
+            case "Reloading service nftables data" | "Reloading service iptables data":
                 running.services = _count(values.get("numServices"))
                 running.endpoints = _count(values.get("numEndpoints"))
-            case "nftables sync failed":
+            case (
+                "nftables sync failed"
+                | "Failed to execute iptables-restore"
+                | "Failed to ensure chain exists"
+                | "Failed to ensure chain jumps"
+            ):
                 running.error = values.get("err", "")
             case "Sync failed":
                 running.retry_after_s = parse_duration_s(values.get("retryingTime"))
@@ -265,6 +273,11 @@ class ProxyMetrics(Record, frozen=True):
 
 _SAMPLE: Final = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{.*\})?\s+(?P<value>\S+)", re.ASCII)
 _PREFIX: Final = "kubeproxy_"
+_FAILURES: Final = (
+    "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
+    "kubeproxy_sync_proxy_rules_iptables_restore_failures_total",
+)
+"""One for each mode."""
 
 
 def parse_metrics(text: str) -> ProxyMetrics:
@@ -275,9 +288,9 @@ def parse_metrics(text: str) -> ProxyMetrics:
         value = _finite(sample["value"]) if sample is not None else None
         if sample is not None and value is not None:
             sums[sample["name"]] = sums.get(sample["name"], 0.0) + value
-    failures = sums.get("kubeproxy_sync_proxy_rules_nftables_sync_failures_total")
+    failures = [sums[name] for name in _FAILURES if name in sums]
     return ProxyMetrics(
-        sync_failures=int(failures) if failures is not None else None,
+        sync_failures=int(sum(failures)) if failures else None,
         full_syncs=_durations(sums, "kubeproxy_sync_full_proxy_rules_duration_seconds"),
         partial_syncs=_durations(sums, "kubeproxy_sync_partial_proxy_rules_duration_seconds"),
         network_programming=_durations(sums, "kubeproxy_network_programming_duration_seconds"),

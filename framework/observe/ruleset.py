@@ -1,4 +1,4 @@
-"""What the kernel holds for kube-proxy, counted from ``nft list ruleset``.
+"""What the kernel holds for kube-proxy, counted from ``nft list ruleset`` (or from ``iptables-save``).
 
 A sync that ended says that nft ended; only a listing says what is programmed. Both layouts are read: up to
 1.35 a chain for each endpoint ends in ``dnat to ADDRESS:PORT``; from 1.36 on one rule of a Service holds all
@@ -20,11 +20,12 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from pathlib import Path
 from typing import Final
 
 from framework.errors import MissingRequirementError, TimeLimitError
+from framework.observe.iptables import IptablesCounter
 from framework.outcome import Ruleset
 from framework.process import CommandError, Completed, inside, run
 
@@ -36,25 +37,29 @@ _TABLE: Final = re.compile(r"table (?P<family>\w+) (?P<name>\S+) \{")
 _BLOCK: Final = re.compile(r"\t(?P<kind>chain|set|map|flowtable|counter|quota|limit) (?P<name>\S+) \{")
 _NO_RULE: Final = re.compile(r"\t\t(?:type \w+ hook |comment\b|policy )")
 _DNAT: Final = re.compile(r"dnat (?:ip6? )?to \[?(?P<address>[0-9A-Fa-f.:]*[0-9A-Fa-f])\]?:(?P<port>\d+)$")
+_SERVICE_CHAIN: Final = re.compile(r"(?:service|local|endpoint)-[A-Z0-9]+-(?P<service>[^/]+/[^/]+)/")
+_GOTO: Final = re.compile(r" : goto (?:service|local)-[A-Z0-9]+-(?P<service>[^/]+/[^/]+)/(?P<port>\S+)")
+_COMMENTED: Final = re.compile(r' comment "(?P<service>[^/"]+/[^:"]+):?(?P<port>[^"]*)" : (?:drop|goto)')
 _MAPPED: Final = re.compile(r"\d+ : (?P<address>[0-9A-Fa-f.:]+) \. (?P<port>\d+)\b")
 
 
 class RulesetCounter:
     """Counts a listing that is fed in pieces of any size.
 
-    Tables other than kube-proxy's are not counted. ``endpoints_of`` names the Service (``namespace/name``)
-    whose endpoints (pairs of address and port) are counted; without it those of every Service are.
+    Tables other than kube-proxy's are not counted. ``services`` names those (``namespace/name``) whose
+    endpoints (pairs of address and port) and ports are counted; without it those of every Service are.
     """
 
-    def __init__(self, endpoints_of: str | None = None) -> None:
-        service = re.escape(endpoints_of) if endpoints_of else "[^/]+/[^/]+"
-        self._service_chain = re.compile(rf"(?:service|local|endpoint)-[A-Z0-9]+-{service}/")
+    def __init__(self, services: Collection[str] | None = None) -> None:
+        self._services = frozenset(services) if services is not None else None
         self._rest = ""
         self._tables = self._chains = self._rules = self._elements = self._bytes = 0
-        self._endpoints: set[tuple[str, str]] = set()
+        self._endpoints: set[tuple[str, str, str]] = set()
+        self._ports: set[tuple[str, str]] = set()
         self._counting = False
+        self._family = ""
         self._block = ""
-        self._in_service = False
+        self._service = ""
         self._line_begins = True
         self._in_braces = False
         self._in_quotes = False
@@ -71,7 +76,9 @@ class RulesetCounter:
 
     def ruleset(self, expected: Set[tuple[str, str]] | None = None) -> Ruleset:
         """The counts of what was fed; ``expected`` are the pairs of address and port that may be there."""
-        unexpected = set() if expected is None else self._endpoints - expected
+        unexpected = [
+            pair for _, *pair in self._endpoints if expected is not None and tuple(pair) not in expected
+        ]
         return Ruleset(
             tables=self._tables,
             chains=self._chains,
@@ -80,6 +87,7 @@ class RulesetCounter:
             endpoints=len(self._endpoints),
             listing_bytes=self._bytes,
             unexpected=len(unexpected),
+            service_ports=len(self._ports),
         )
 
     def _take(self, piece: str) -> None:
@@ -95,19 +103,22 @@ class RulesetCounter:
             self._take_rule(piece, line_begins)
         elif self._block in ("set", "map"):
             self._count_elements(piece)
+            self._take_port(piece)
 
     def _take_bracket(self, line: str) -> bool:
         """Whether the line begins or ends a table or something in it."""
         if table := _TABLE.match(line):
             self._counting = table["name"] == KUBE_PROXY_TABLE
+            self._family = table["family"]
             self._tables += self._counting
         elif block := _BLOCK.match(line):
             self._block = block["kind"]
             self._chains += self._counting and self._block == "chain"
-            self._in_service = bool(self._service_chain.match(block["name"]))
+            chain = _SERVICE_CHAIN.match(block["name"])
+            self._service = self._asked(chain["service"]) if chain is not None else ""
         elif line in ("}", "\t}"):
             self._block = ""
-            self._in_service = False
+            self._service = ""
         else:
             return False
         return True
@@ -118,9 +129,19 @@ class RulesetCounter:
                 return
             self._rules += 1
         self._count_elements(piece)
-        found = (_DNAT.search(piece) or _MAPPED.search(piece)) if self._in_service else None
+        found = (_DNAT.search(piece) or _MAPPED.search(piece)) if self._service else None
         if found is not None:
-            self._endpoints.add((found["address"], found["port"]))
+            self._endpoints.add((self._service, found["address"], found["port"]))
+
+    def _take_port(self, piece: str) -> None:
+        """An element of the maps from ClusterIPs to chains, or to the verdict of those without endpoints."""
+        found = _GOTO.search(piece) or _COMMENTED.search(piece)
+        if found is not None and self._asked(found["service"]):
+            self._ports.add((self._family, f"{found['service']}/{found['port']}"))
+
+    def _asked(self, service: str) -> str:
+        """``service``, empty unless it is one of those that are counted."""
+        return service if self._services is None or service in self._services else ""
 
     def _count_elements(self, piece: str) -> None:
         """An element is what stands between two commas, or a comma and a brace, inside braces."""
@@ -144,22 +165,20 @@ class RulesetCounter:
 def read_ruleset(
     *,
     netns: str | None,
-    endpoints_of: str | None = None,
+    services: Collection[str] | None = None,
     expected: Set[tuple[str, str]] | None = None,
     nft: Path | str = "nft",
     timeout_s: float = LIST_TIMEOUT_S,
 ) -> Ruleset:
     """List and count the ruleset of a named network namespace (None: the current one).
 
-    ``expected`` are the pairs of address and port that ``endpoints_of`` has now.
+    ``expected`` are the pairs of address and port that the ``services`` have now.
 
     Raises CommandError when nft fails, TimeLimitError when it takes longer than ``timeout_s``, and
     MissingRequirementError when there is no such program.
     """
-    counter = RulesetCounter(endpoints_of)
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for piece in _output(inside([str(nft), "list", "ruleset"], netns=netns), timeout_s):
-        counter.feed(decoder.decode(piece))
+    counter = RulesetCounter(services)
+    _feed(counter, inside([str(nft), "list", "ruleset"], netns=netns), timeout_s)
     return counter.ruleset(expected)
 
 
@@ -171,6 +190,28 @@ def delete_ruleset(*, netns: str) -> None:
         if table.get("name") == KUBE_PROXY_TABLE:
             argv = ["nft", "delete", "table", table["family"], table["name"]]
             run(inside(argv, netns=netns), timeout_s=LIST_TIMEOUT_S)
+
+
+def read_iptables(
+    *,
+    netns: str | None,
+    services: Collection[str] | None = None,
+    expected: Set[tuple[str, str]] | None = None,
+    xtables: Path | str,
+    timeout_s: float = LIST_TIMEOUT_S,
+) -> Ruleset:
+    """The same for kube-proxy in iptables mode; ``xtables`` is the program that is all of iptables."""
+    counter = IptablesCounter(services)
+    for program in ("iptables-save", "ip6tables-save"):
+        counter.next_family()
+        _feed(counter, inside([str(xtables), program], netns=netns), timeout_s)
+    return counter.ruleset(expected)
+
+
+def _feed(counter: RulesetCounter | IptablesCounter, argv: list[str], timeout_s: float) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for piece in _output(argv, timeout_s):
+        counter.feed(decoder.decode(piece))
 
 
 def _output(argv: list[str], timeout_s: float) -> Iterator[bytes]:

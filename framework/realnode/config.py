@@ -12,16 +12,16 @@ from typing import Any, Final
 
 import yaml
 
-from framework.fleet import REGION, zone
+from framework.fleet import REAL_NODE_ZONE, REGION
 from framework.realnode.image import IMAGE
+from framework.spec import ProxyMode
 
 KUBE_PROXY_METRICS_PORT: Final = 10249
 KUBE_PROXY_HEALTHZ_PORT: Final = 10256
 NODE_LABELS: Final = (
-    f"kilonode.dev/role=real,topology.kubernetes.io/region={REGION},topology.kubernetes.io/zone={zone(0)}"
+    f"kilonode.dev/role=real,topology.kubernetes.io/region={REGION},"
+    f"topology.kubernetes.io/zone={REAL_NODE_ZONE}"
 )
-"""A real node shares a zone with fakes. Alone in one, its death would be a full disruption of the zone, in
-which the node controller evicts nobody."""
 
 _CONTAINERD: Final = """\
 version = 2
@@ -115,16 +115,22 @@ def _with_pods(cgroup: str) -> dict[str, Any]:
 
 
 def kube_proxy_config(
-    *, name: str, address: str, kubeconfig: Path, oom_score_adj: int, overrides: Mapping[str, Any]
+    *,
+    name: str,
+    address: str,
+    kubeconfig: Path,
+    mode: ProxyMode,
+    oom_score_adj: int,
+    overrides: Mapping[str, Any],
 ) -> str:
-    """A KubeProxyConfiguration in nftables mode with ``overrides`` merged over it.
+    """A KubeProxyConfiguration with ``overrides`` merged over it.
 
     Conntrack limits are left alone, because nf_conntrack_max belongs to the host.
     """
     base: dict[str, Any] = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "mode": "nftables",
+        "mode": mode,
         "hostnameOverride": name,
         "bindAddress": "0.0.0.0",  # noqa: S104 - inside the node's own network namespace
         "metricsBindAddress": f"{address}:{KUBE_PROXY_METRICS_PORT}",

@@ -64,6 +64,13 @@ _BUILT_IN_FOLDERS: Final = {
 }
 """What these write to whatever they are told: runc's state and shims' sockets, sockets of plugins, links to
 the logs of containers."""
+XTABLES: Final = "xtables-nft-multi"
+"""All of iptables in one program, in the variant that writes nftables rules in the kernel: what kube-proxy's
+official images run, unless a node's kubelet has made its chains with the legacy variant (iptables-wrappers).
+"""
+_IPTABLES_NAMES: Final = tuple(
+    family + program for family in ("iptables", "ip6tables") for program in ("", "-restore", "-save")
+)
 
 
 @dataclass
@@ -99,7 +106,8 @@ class HostNode:
         pool: CopyPool,
     ) -> HostNode:
         """A node with its namespace, cgroup, limit and executables; no process runs yet."""
-        found = {program: binaries.system(program) for program in _SYSTEM_PROGRAMS}
+        programs = (*_SYSTEM_PROGRAMS, *((XTABLES,) if spec.proxy_mode == "iptables" else ()))
+        found = {program: binaries.system(program) for program in programs}
         found["kubelet"] = binaries.get("kubelet")
         found["kube-proxy"] = binaries.get("kube-proxy", spec.kube_proxy)
         folder = ledger.folder / "nodes" / name
@@ -144,6 +152,7 @@ class HostNode:
                 name=self.name,
                 address=self.address,
                 kubeconfig=self.endpoint.kubeconfig,
+                mode=self.spec.proxy_mode,
                 oom_score_adj=self.oom_scores.applied["kube-proxy"],
                 overrides=self.spec.kube_proxy_config,
             )
@@ -207,6 +216,8 @@ class HostNode:
         for name in ("containerd", "kubelet", "logs", "cni/net.d", "cni/bin"):
             (self.folder / name).mkdir(parents=True)
         self.executables.take([(name, binary.path) for name, binary in self.binaries.items()])
+        if XTABLES in self.binaries:
+            self.executables.take_iptables(self.binaries[XTABLES].path, _IPTABLES_NAMES)
         if self.spec.capture_transactions:
             capture_transactions(self.executables.bin / "nft", self.folder / "transactions")
         network.add_netns(self.netns)
@@ -311,6 +322,7 @@ class HostNode:
             env={
                 "PATH": f"{self.executables.bin}:/usr/sbin:/usr/bin:/sbin:/bin",
                 "LD_LIBRARY_PATH": str(self.executables.lib),
+                "XTABLES_LIBDIR": str(self.executables.xtables),
             },
         )
 

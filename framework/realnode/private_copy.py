@@ -64,9 +64,10 @@ class Executables:
     def __init__(self, pool: CopyPool, folder: Path, text: TextAccount) -> None:
         self.bin = folder / "bin"
         self.lib = folder / "lib"
+        self.xtables = folder / "lib" / "xtables"
         self._pool = pool
         self._text = text
-        self._taken: list[tuple[Path, Path]] = []
+        self._taken: dict[Path, Path] = {}
 
     def take(self, executables: Sequence[tuple[str, Path]]) -> None:
         """Link ``(name, path)`` pairs and their shared libraries."""
@@ -79,19 +80,31 @@ class Executables:
         for library in sorted(libraries):
             self._link(library, self.lib / library.name)
 
+    def take_iptables(self, program: Path, names: Sequence[str]) -> None:
+        """Link iptables' one program under all its ``names``, and the extensions that it loads by name.
+
+        They lie in the folder ``xtables`` beside the library that loads them.
+        """
+        for name in names:
+            self._link(program, self.bin / name)
+        (library,) = (path for path in shared_libraries(program) if path.name.startswith("libxtables."))
+        self.xtables.mkdir()
+        for extension in sorted((library.parent / "xtables").glob("*.so")):
+            self._link(extension, self.xtables / extension.name)
+
     def give_back(self) -> None:
         """Return every copy to the pool."""
         while self._taken:
-            self._pool.give_back(*self._taken.pop())
+            self._pool.give_back(*self._taken.popitem())
 
     def _link(self, source: Path, link: Path) -> None:
         if self._text == "host":
             _read_through(source)
             link.symlink_to(source.resolve())
             return
-        copy = self._pool.take(source)
-        self._taken.append((source, copy))
-        link.symlink_to(copy)
+        if source not in self._taken:
+            self._taken[source] = self._pool.take(source)
+        link.symlink_to(self._taken[source])
 
 
 def shared_libraries(executable: Path) -> frozenset[Path]:

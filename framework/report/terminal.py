@@ -61,7 +61,8 @@ class Row:
     def label(self) -> str:
         if self.endpoints is None:
             return self.name or "?"
-        return f"{short_count(self.endpoints)} x {self.kube_proxy}"
+        shape = f" ({self.outcome.shape})" if self.outcome is not None and self.outcome.shape else ""
+        return f"{short_count(self.endpoints)} x {self.kube_proxy}{shape}"
 
 
 def row_of(result: RunResult) -> Row:
@@ -156,6 +157,8 @@ def _cells(row: Row) -> tuple[Text, ...]:
     if outcome is None:
         return (*name, Text("-"), Text("-"), Text("-"), Text("-"), verdict)
     verdict.append(f"\n{describe_outcome(outcome)}", "default not bold")
+    if outcome.shape:
+        verdict.append(f"\n{outcome.shape}", "default not bold")
     node_peak = (
         f"{bounded_mib(outcome.charged_bytes_peak)}\n({bounded_mib(outcome.unreclaimable_bytes_peak)})"
     )
@@ -201,7 +204,9 @@ def _measuring_notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
     nft = [outcome.nft_bytes_peak.source for outcome in outcomes if outcome.nft_bytes_peak]
     node = [outcome.charged_bytes_peak.source for outcome in outcomes]
     if nft:
-        yield f"nft peak: resident memory of the biggest ruleset load, from {_sources(nft)}."
+        others = sorted({outcome.loader for outcome in outcomes} - {"nft"})
+        of = f" (in iptables mode of {', '.join(others)})" if others else ""
+        yield f"nft peak: resident memory of the biggest ruleset load{of}, from {_sources(nft)}."
     yield (
         f"Node peak: all memory charged to the node, page cache included, from {_sources(node)}; in brackets "
         "what could not be reclaimed (anonymous + kernel), from samples."

@@ -10,21 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any, Final
 
 import msgspec
 
 from framework.cluster import Call
-from framework.fleet import INDEX_LABEL, node_address, node_name, zone
-from framework.spec import ServiceSpec
+from framework.fleet import ENDPOINTS_V6, INDEX_LABEL, node_address, node_name, zone
+from framework.outcome import Family
+from framework.spec import ManyServicesSpec, ServiceSpec
 
 NAMESPACE: Final = "default"
+SERVICES_PATH: Final = f"/api/v1/namespaces/{NAMESPACE}/services"
 PODS_PATH: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
 SLICES_PATH: Final = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
 SLICE_ENDPOINTS_MAX: Final = 100
 """kube-controller-manager's default of --max-endpoints-per-slice."""
 REPLACEMENT_OFFSET: Final = 500_000
 """Between an endpoint's first and second address: half of the range of fake addresses."""
+SENTINEL_ENDPOINTS: Final = 2
+"""One more than ``default/kubernetes`` has, which kube-proxy's log counts as well."""
+MANAGED_BY_LABEL: Final = "endpointslice.kubernetes.io/managed-by"
+MANAGED_BY: Final = "kilonode.dev"
+GROUP_LABEL: Final = "kilonode.dev/workload"
+"""What belongs to one workload and is withdrawn with it."""
 _IMAGE: Final = "registry.k8s.io/pause:3.10"
 
 
@@ -32,21 +41,61 @@ def port_name(port: int) -> str:
     return f"p{port}"
 
 
-def service_manifest(spec: ServiceSpec) -> dict[str, Any]:
-    """The Service; without selector in ``endpointslices`` mode."""
+def service_manifests(spec: ServiceSpec) -> tuple[dict[str, Any], ...]:
+    """The measured Service, and those that share its endpoints."""
+    return tuple(_service_manifest(spec, name, group=spec.name) for name in spec.names)
+
+
+def sentinel(spec: ServiceSpec) -> ServiceSpec:
+    """The Service that is created after headless ones and their slices.
+
+    kube-proxy's watches leave those out, so it makes no sync for them. When the sentinel is programmed,
+    kube-proxy has got past them and passed them over.
+    """
+    return ServiceSpec(name=f"{spec.name}-sentinel", endpoints=SENTINEL_ENDPOINTS, mode="endpointslices")
+
+
+def sentinel_calls(spec: ServiceSpec) -> Iterator[Call]:
+    """The requests that create the sentinel of a headless Service."""
+    one = sentinel(spec)
+    yield from slice_calls(one, group=spec.name)
+    yield Call("POST", SERVICES_PATH, msgspec.json.encode(_service_manifest(one, one.name, group=spec.name)))
+
+
+def _service_manifest(spec: ServiceSpec, name: str, *, group: str) -> dict[str, Any]:
+    """One Service; without selector in ``endpointslices`` mode.
+
+    The EndpointSlice controller copies a Service's labels to its slices.
+    """
     selector = {} if spec.mode == "endpointslices" else {"selector": {"app": spec.workload}}
+    both = {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": list(families(spec))}
+    distribution = {"trafficDistribution": spec.traffic_distribution}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": spec.name},
+        "metadata": {"name": name, "labels": {GROUP_LABEL: group}},
         "spec": {
             "ports": [
-                {"name": port_name(port), "port": port, "targetPort": port, "protocol": "TCP"}
+                {"name": port_name(port), "port": port, "targetPort": port, "protocol": spec.protocol}
                 for port in spec.ports
             ],
+            "sessionAffinity": spec.session_affinity,
+            "internalTrafficPolicy": spec.internal_traffic_policy,
+            **(both if spec.dual_stack else {}),
+            **(distribution if spec.traffic_distribution else {}),
+            **({"clusterIP": "None"} if spec.headless else {}),
             **selector,
         },
     }
+
+
+def many_services_calls(spec: ManyServicesSpec) -> Iterator[Call]:
+    """The requests that create many small Services, each after its slices."""
+    for number, name in enumerate(spec.names):
+        one = ServiceSpec(name=name, endpoints=spec.endpoints_each, mode=spec.mode, ports=spec.ports)
+        first = number * spec.endpoints_each
+        yield from slice_calls(one, group=spec.name, first_index=first)
+        yield Call("POST", SERVICES_PATH, msgspec.json.encode(_service_manifest(one, name, group=spec.name)))
 
 
 def daemonset_manifest(spec: ServiceSpec) -> dict[str, Any]:
@@ -92,22 +141,40 @@ def pod_name(spec: ServiceSpec, index: int) -> str:
     return f"{spec.workload}-{index:06d}"
 
 
-def slice_calls(spec: ServiceSpec) -> Iterator[Call]:
-    """The requests that create the Service's EndpointSlices."""
-    for first in range(0, spec.endpoints, SLICE_ENDPOINTS_MAX):
-        yield Call("POST", SLICES_PATH, msgspec.json.encode(_slice_manifest(spec, first)))
+def slice_calls(spec: ServiceSpec, *, group: str | None = None, first_index: int = 0) -> Iterator[Call]:
+    """The requests that create the EndpointSlices of every Service, on fakes from ``first_index`` on.
+
+    They are labelled as the group's, by default the Service's own.
+    """
+    end = first_index + spec.endpoints
+    for name, family in product(spec.names, families(spec)):
+        for first in range(first_index, end, SLICE_ENDPOINTS_MAX):
+            indexes = range(first, min(first + SLICE_ENDPOINTS_MAX, end))
+            body = _slice_manifest(spec, name, family, indexes, group=group or spec.name)
+            yield Call("POST", SLICES_PATH, msgspec.json.encode(body))
 
 
 def replacement_calls(spec: ServiceSpec, replaced: Set[int], indexes: Iterable[int]) -> Iterator[Call]:
     """The requests that change the slices of ``indexes``; those in ``replaced`` have their second address."""
     for first in sorted({index - index % SLICE_ENDPOINTS_MAX for index in indexes}):
-        body = _slice_manifest(spec, first, replaced)
-        yield Call("PUT", f"{SLICES_PATH}/{body['metadata']['name']}", msgspec.json.encode(body))
+        part = range(first, min(first + SLICE_ENDPOINTS_MAX, spec.endpoints))
+        for name, family in product(spec.names, families(spec)):
+            body = _slice_manifest(spec, name, family, part, group=spec.name, replaced=replaced)
+            yield Call("PUT", f"{SLICES_PATH}/{body['metadata']['name']}", msgspec.json.encode(body))
 
 
-def endpoint_address(index: int, replaced: Set[int] = frozenset()) -> str:
-    """Where the endpoint of node ``index`` is; a replaced one is where no other was before."""
-    return node_address(index + (REPLACEMENT_OFFSET if index in replaced else 0))
+def families(spec: ServiceSpec) -> tuple[Family, ...]:
+    """The IP families in which a Service has addresses, and its endpoints too."""
+    return ("IPv4", "IPv6") if spec.dual_stack else ("IPv4",)
+
+
+def endpoint_address(index: int, replaced: Set[int] = frozenset(), family: Family = "IPv4") -> str:
+    """Where the endpoint of node ``index`` is; a replaced one is where no other was before.
+
+    Fake nodes have no IPv6 address: that of an endpoint has the same number in a range of its own.
+    """
+    at = index + (REPLACEMENT_OFFSET if index in replaced else 0)
+    return node_address(at) if family == "IPv4" else str(ENDPOINTS_V6[at + 1])
 
 
 def _pod_manifest(spec: ServiceSpec, daemonset_uid: str, index: int) -> dict[str, Any]:
@@ -140,7 +207,9 @@ def _pod_spec(spec: ServiceSpec, term: dict[str, Any]) -> dict[str, Any]:
     container = {
         "name": "app",
         "image": _IMAGE,
-        "ports": [{"name": port_name(port), "containerPort": port, "protocol": "TCP"} for port in spec.ports],
+        "ports": [
+            {"name": port_name(port), "containerPort": port, "protocol": spec.protocol} for port in spec.ports
+        ],
     }
     return {
         "hostNetwork": True,
@@ -179,26 +248,43 @@ def _ready_status(pod_spec: dict[str, Any], address: str) -> dict[str, Any]:
     }
 
 
-def _slice_manifest(spec: ServiceSpec, first: int, replaced: Set[int] = frozenset()) -> dict[str, Any]:
-    indexes = range(first, min(first + SLICE_ENDPOINTS_MAX, spec.endpoints))
+def _slice_manifest(
+    spec: ServiceSpec,
+    name: str,
+    family: Family,
+    indexes: range,
+    *,
+    group: str,
+    replaced: Set[int] = frozenset(),
+) -> dict[str, Any]:
+    """A slice as the EndpointSlice controller would write it, but for its manager.
+
+    Its hints are those of ``ReconcileHints`` (k8s.io/endpointslice/trafficdist): each endpoint is for its own
+    zone. Slices of a headless Service carry the label by which kube-proxy leaves them out.
+    """
+    suffix = "" if family == "IPv4" else "-v6"
+    headless = {"service.kubernetes.io/headless": ""} if spec.headless else {}
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": f"{spec.name}-{first:06d}",
+            "name": f"{name}-{indexes.start:06d}{suffix}",
             "labels": {
-                "kubernetes.io/service-name": spec.name,
-                "endpointslice.kubernetes.io/managed-by": "kilonode.dev",
+                "kubernetes.io/service-name": name,
+                MANAGED_BY_LABEL: MANAGED_BY,
+                GROUP_LABEL: group,
+                **headless,
             },
         },
-        "addressType": "IPv4",
-        "ports": [{"name": port_name(port), "port": port, "protocol": "TCP"} for port in spec.ports],
+        "addressType": family,
+        "ports": [{"name": port_name(port), "port": port, "protocol": spec.protocol} for port in spec.ports],
         "endpoints": [
             {
-                "addresses": [endpoint_address(index, replaced)],
+                "addresses": [endpoint_address(index, replaced, family)],
                 "conditions": {"ready": True, "serving": True, "terminating": False},
                 "nodeName": node_name(index),
                 "zone": zone(index),
+                **({"hints": {"forZones": [{"name": zone(index)}]}} if spec.traffic_distribution else {}),
             }
             for index in indexes
         ],

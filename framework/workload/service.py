@@ -40,13 +40,17 @@ from framework.workload.manifests import (
     SLICES_PATH,
     daemonset_manifest,
     endpoint_address,
+    families,
     pod_calls,
     pod_name,
     pod_status_calls,
     replacement_calls,
-    service_manifest,
+    sentinel,
+    sentinel_calls,
+    service_manifests,
     slice_calls,
 )
+from framework.workload.withdraw import withdraw_group
 
 if TYPE_CHECKING:
     import kubernetes
@@ -102,7 +106,7 @@ class DaemonSetService:
         self._client = endpoint.client()
         self._core = kubernetes.client.CoreV1Api(self._client)
         self.cluster_ip: str | None = None
-        """The Service's address; None before it is applied."""
+        """Where the Service can be asked; None before it is applied, and for a headless one."""
         self._applied_s: float | None = None
         self._replaced: set[int] = set()
         self._moved: set[int] = set()
@@ -114,6 +118,12 @@ class DaemonSetService:
     def full_name(self) -> str:
         """``namespace/name``, as kube-proxy names it in its rules."""
         return f"{NAMESPACE}/{self.spec.name}"
+
+    @property
+    def full_names(self) -> frozenset[str]:
+        """Of every Service that a listing is to be searched for, a headless one's sentinel included."""
+        names = (*self.spec.names, *((sentinel(self.spec).name,) if self.spec.headless else ()))
+        return frozenset(f"{NAMESPACE}/{name}" for name in names)
 
     def prepare(self, on_done: Callable[[int], object] = int) -> None:
         """Have the pods Ready, where the mode has any. ``on_done`` hears how many are; an adopted
@@ -145,19 +155,29 @@ class DaemonSetService:
             return self._applied_s
 
     @property
+    def is_applied(self) -> bool:
+        """Whether the Service is there: applied, and not withdrawn since."""
+        return self._applied_s is not None
+
+    @property
     def pairs(self) -> frozenset[tuple[str, str]]:
-        """Address and port of every endpoint that the Service has now; none before it is applied."""
+        """Address and port of every endpoint that a node may be programmed with now, in all families.
+
+        None before it is applied. Of a headless Service they are the sentinel's.
+        """
         if self._pairs is None:
+            seen = sentinel(self.spec) if self.spec.headless else self.spec
             self._pairs = frozenset(
-                (endpoint_address(index, self._replaced), str(port))
-                for index in range(self.spec.endpoints if self._applied_s is not None else 0)
-                for port in self.spec.ports
+                (endpoint_address(index, self._replaced, family), str(port))
+                for index in range(seen.endpoints if self.is_applied else 0)
+                for family in families(seen)
+                for port in seen.ports
             )
         return self._pairs
 
     @property
     def addresses_gone(self) -> tuple[str, ...]:
-        """Where endpoints were before they moved, and nobody is now."""
+        """Where endpoints were before they moved, and nobody is now; IPv4, by which clients ask."""
         return tuple(endpoint_address(index, self._moved - self._replaced) for index in sorted(self._moved))
 
     def replace(self, count: int, *, first: int = 0) -> float:
@@ -170,6 +190,12 @@ class DaemonSetService:
                 f"endpoints can't be replaced in mode {self.spec.mode}: the pods' addresses are their nodes'",
                 where=self.full_name,
                 remedy='give mode="endpointslices"',
+            )
+        if self.spec.headless:
+            raise BadInputError(
+                "kube-proxy never learns that endpoints of a headless Service were replaced",
+                where=self.full_name,
+                remedy="give a Service that kube-proxy programs",
             )
         if not 0 < count <= self.spec.endpoints:
             raise BadInputError(
@@ -187,24 +213,28 @@ class DaemonSetService:
         return begun_s
 
     def _create(self) -> None:
-        made = self._core.create_namespaced_service(NAMESPACE, service_manifest(self.spec))
-        self.cluster_ip = str(made.spec.cluster_ip)
+        made = [self._core.create_namespaced_service(NAMESPACE, one) for one in service_manifests(self.spec)]
+        self.cluster_ip = None if self.spec.headless else str(made[0].spec.cluster_ip)
         if self.spec.mode == "endpointslices":
             run_bulk(lambda bulk: bulk.each(slice_calls(self.spec)), self._endpoint)
+        if self.spec.headless:
+            self.wait_for_endpoints()
+            run_bulk(lambda bulk: bulk.each(sentinel_calls(self.spec)), self._endpoint)
 
     def wait_for_endpoints(self) -> Endpoints:
         """Wait until the API server holds exactly the asked endpoints, all Ready and distinct."""
         last: list[Endpoints] = []
+        expected = self.spec.endpoints * (2 if self.spec.dual_stack else 1)
 
         def complete() -> Endpoints | None:
             last[:] = [self.endpoints()]
             found = last[0]
-            good = found.ready == found.distinct_addresses == self.spec.endpoints
+            good = found.ready == found.distinct_addresses == expected
             return found if good else None
 
         return wait_until(
             complete,
-            what=f"{self.spec.endpoints} endpoints of {self.full_name}",
+            what=f"{expected} endpoints of {self.full_name}",
             timeout_s=ENDPOINTS_TIMEOUT_S + STALL_S_PER_ENDPOINT * self.spec.endpoints,
             interval_s=max(_POLL_S, self.spec.endpoints / ENDPOINTS_READ_PER_S),
             describe=lambda: str(last),
@@ -231,31 +261,13 @@ class DaemonSetService:
     def _slice_selector(self) -> str:
         return f"kubernetes.io/service-name={self.spec.name}"
 
-    def _slice_count(self) -> int:
-        async def count(bulk: Bulk) -> int:
-            rows = bulk.rows(SLICES_PATH, ("Name",), selector=self._slice_selector)
-            return sum([len(page) async for page in rows])
-
-        return int(run_bulk(count, self._endpoint))
-
     def withdraw(self) -> None:
         """Delete the Service and its slices, and keep the pods."""
         self._applied_s = None
         self._replaced.clear()
         self._moved.clear()
         self._pairs = None
-        self._ignore_missing(self._core.delete_namespaced_service, self.spec.name, NAMESPACE)
-        if self.spec.mode == "endpointslices":
-            discovery = kubernetes.client.DiscoveryV1Api(self._client)
-            discovery.delete_collection_namespaced_endpoint_slice(
-                NAMESPACE, label_selector=self._slice_selector
-            )
-        wait_until(
-            lambda: True if self._slice_count() == 0 else None,
-            what=f"the slices of {self.full_name} gone",
-            timeout_s=ENDPOINTS_TIMEOUT_S,
-            interval_s=_POLL_S,
-        )
+        withdraw_group(self.spec.name, self._endpoint)
 
     def delete(self) -> None:
         """Delete everything; the pods go with the DaemonSet, by the garbage collector."""

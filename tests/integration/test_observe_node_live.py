@@ -177,7 +177,7 @@ def test_kernel_objects_stay_charged_after_nft_ended(place: Place) -> None:
 @pytest.mark.parametrize("endpoints", [1, 3_000])
 def test_a_listing_of_what_was_loaded(place: Place, layout: str, endpoints: int) -> None:
     assert place.nft(transaction(layout, endpoints)) == 0
-    ruleset = read_ruleset(netns=place.netns, endpoints_of=SERVICE)
+    ruleset = read_ruleset(netns=place.netns, services={SERVICE})
     assert ruleset.endpoints == endpoints
     assert ruleset.tables == 1
     chains = 2 + 2 + (endpoints + 1 if layout == "chains" else 0)
@@ -185,7 +185,7 @@ def test_a_listing_of_what_was_loaded(place: Place, layout: str, endpoints: int)
     assert ruleset.rules == 2 + 2 * 2 + (2 * (endpoints + 1) if layout == "chains" else 0)
     text = run(inside(["nft", "list", "ruleset"], netns=place.netns)).stdout
     assert ruleset.listing_bytes == len(text)
-    assert read_ruleset(netns=place.netns, endpoints_of="default/kubernetes").endpoints == 1
+    assert read_ruleset(netns=place.netns, services={"default/kubernetes"}).endpoints == 1
 
 
 def test_a_listing_of_no_namespace_fails_with_the_reason() -> None:

@@ -167,7 +167,7 @@ def links(netns: str) -> set[str]:
 
 def wait_for_rules(node: HostNode, service: str, endpoints: int) -> None:
     wait_until(
-        lambda: read_ruleset(netns=node.netns, endpoints_of=service).endpoints == endpoints or None,
+        lambda: read_ruleset(netns=node.netns, services=(service,)).endpoints == endpoints or None,
         what=f"{endpoints} endpoints of {service} on {node.name}",
         timeout_s=PROGRAM_TIMEOUT_S,
         describe=lambda: node.daemons["kube-proxy"].log_tail(1000),

@@ -81,7 +81,7 @@ def programmed(node: HostNode, service: DaemonSetService, endpoints: int) -> Rul
     last: list[Ruleset] = []
 
     def complete() -> Ruleset | None:
-        last[:] = [read_ruleset(netns=node.netns, endpoints_of=service.full_name)]
+        last[:] = [read_ruleset(netns=node.netns, services={service.full_name})]
         return last[0] if last[0].endpoints == endpoints else None
 
     return wait_until(

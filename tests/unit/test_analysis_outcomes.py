@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framework.analysis import derive_outcome
+from framework.analysis import derive_outcome, describe_outcome
 from framework.outcome import (
     CgroupEvidence,
     CgroupSample,
@@ -22,6 +22,7 @@ from framework.outcome import (
     OomKill,
     Outcome,
     ProcessExit,
+    Programmed,
     Programming,
     ProxySync,
     Ruleset,
@@ -266,6 +267,159 @@ class TestProgrammed:
         outcome = derive_outcome(an_evidence(syncs=(a_sync(elapsed_s=None),)))
         assert outcome.programming == "programmed"
         assert topics(outcome) == {"sync"}
+
+
+def expected(**changes: Any) -> Programmed:
+    plain = Programmed(families=("IPv4",), endpoints_logged=100_000, endpoints=100_000, service_ports=1)
+    return msgspec.structs.replace(plain, **changes)
+
+
+def listed(endpoints: int, service_ports: int | None = 1) -> Ruleset:
+    return msgspec.structs.replace(a_ruleset(endpoints), service_ports=service_ports)
+
+
+class TestWhatIsExpected:
+    """What a node is to be programmed with may be less than what kube-proxy's log counts."""
+
+    def test_a_policy_that_leaves_no_endpoint_needs_the_service_in_the_ruleset(self) -> None:
+        local = an_evidence(expected=expected(endpoints=0), ruleset=listed(0))
+        assert derive_outcome(local).programming == "programmed"
+        absent = derive_outcome(msgspec.structs.replace(local, ruleset=listed(0, 0)))
+        assert absent.programming == "timed_out"
+        assert "0 of 1 ports of Services" in only_doubt(absent)
+        ignored = derive_outcome(msgspec.structs.replace(local, ruleset=listed(7)))
+        assert ignored.programming == "timed_out"
+        assert "the ruleset lists 7" in only_doubt(ignored)
+
+    def test_a_policy_that_leaves_no_endpoint_needs_a_sync_of_all_of_them(self) -> None:
+        evidence = an_evidence(
+            expected=expected(endpoints=0), ruleset=listed(0), syncs=(a_sync(endpoints=99_000),)
+        )
+        outcome = derive_outcome(evidence)
+        assert outcome.programming == "timed_out"
+        assert "no sync of 100,000 that succeeded" in only_doubt(outcome)
+
+    def test_hints_leave_a_part(self) -> None:
+        evidence = an_evidence(expected=expected(endpoints=6250), ruleset=listed(6250))
+        assert derive_outcome(evidence).programming == "programmed"
+        everything = derive_outcome(msgspec.structs.replace(evidence, ruleset=listed(100_000)))
+        assert everything.programming == "timed_out"
+        assert "lists 100,000 of the 6,250 that it should" in only_doubt(everything)
+
+    def test_a_sentinel_stands_for_a_headless_service(self) -> None:
+        evidence = an_evidence(
+            expected=expected(endpoints_logged=2, endpoints=2),
+            ruleset=listed(2),
+            syncs=(a_sync(started_at_s=1.0, ended_at_s=1.1, endpoints=1), a_sync(endpoints=3)),
+        )
+        assert derive_outcome(evidence).programming == "programmed"
+        passed_on = msgspec.structs.replace(evidence, ruleset=listed(100_002, 2))
+        assert derive_outcome(passed_on).programming == "timed_out"
+
+    def test_older_evidence_expects_all_endpoints_of_the_family_that_carries_them(self) -> None:
+        syncs = tuple(msgspec.structs.replace(sync, family="IPv6") for sync in an_evidence().syncs)
+        assert derive_outcome(an_evidence(syncs=syncs)).programming == "programmed"
+
+    def test_the_shape_is_told(self) -> None:
+        assert derive_outcome(an_evidence(shape="dual-stack")).shape == "dual-stack"
+
+
+class TestDualStack:
+    """Both families carry the Service, and both must be programmed."""
+
+    both = expected(families=("IPv4", "IPv6"), endpoints=200_000, service_ports=2)
+    four = a_sync()
+    six = a_sync(family="IPv6", started_at_s=12.0, ended_at_s=17.5, elapsed_s=5.5)
+
+    def evidence(self, *syncs: ProxySync, **changes: Any) -> Evidence:
+        dual: dict[str, Any] = {"expected": self.both, "ruleset": listed(200_000, 2), "syncs": syncs}
+        return an_evidence(**(dual | changes))
+
+    def test_the_family_that_ended_last_is_the_sync(self) -> None:
+        outcome = derive_outcome(self.evidence(self.four, self.six, programmed_at_s=17.5))
+        assert (outcome.programming, outcome.sync_s) == ("programmed", 5.5)
+        assert outcome.programmed_after_s == 7.5
+
+    @pytest.mark.parametrize("alone", ["four", "six"])
+    def test_one_family_is_not_enough(self, alone: str) -> None:
+        outcome = derive_outcome(self.evidence(getattr(self, alone)))
+        assert outcome.programming == "timed_out"
+        assert outcome.sync_s is None
+        assert topics(outcome) == {"programming", "sync"}
+
+    def test_a_failure_of_one_family_is_a_failure(self) -> None:
+        failed = a_failed_sync(12, family="IPv6")
+        outcome = derive_outcome(
+            self.evidence(self.four, failed, ruleset=listed(100_000, 1), programmed_at_s=None)
+        )
+        assert outcome.programming == "sync_failed"
+
+    def test_retries_are_counted_in_each_family(self) -> None:
+        failed = [a_failed_sync(at_s, family="IPv6") for at_s in (11, 41)]
+        outcome = derive_outcome(self.evidence(self.four, *failed, programmed_at_s=None))
+        assert (outcome.retries, outcome.retry_interval_s) == (1, 30)
+
+    def test_a_kill_is_final_in_the_family_that_never_recovered(self) -> None:
+        evidence = a_killed_evidence(
+            expected=self.both,
+            syncs=(
+                a_failed_sync(11, family="IPv6"),
+                a_sync(started_at_s=44.5, ended_at_s=48.0),
+                a_failed_sync(41, family="IPv6"),
+            ),
+        )
+        assert derive_outcome(evidence).programming == "nft_killed"
+
+
+def test_a_load_that_is_still_under_way_may_need_more() -> None:
+    under_way = a_sync(started_at_s=16.0, ended_at_s=None, elapsed_s=None)
+    peak = derive_outcome(an_evidence(syncs=(a_sync(), under_way))).nft_bytes_peak
+    assert peak == Measure(value=111 * MIB, source="exit_record", bound="lower")
+    failed = msgspec.structs.replace(under_way, error="exit status 1")
+    peak = derive_outcome(an_evidence(syncs=(a_sync(), failed))).nft_bytes_peak
+    assert peak == Measure(value=111 * MIB, source="exit_record", bound="exact")
+
+
+class TestIptablesMode:
+    restore = ("iptables-restore", "-w", "5", "--noflush", "--counters")
+
+    def test_its_loader_is_what_is_measured(self) -> None:
+        evidence = an_evidence(
+            loader="iptables-restore",
+            exits=(
+                an_nft(300),
+                an_nft(46, comm="iptables-restor", argv=self.restore, pid=701),
+                an_nft(80, comm="iptables-save", argv=("iptables-save", "-t", "nat"), pid=702),
+                an_nft(5, comm="ip6tables-resto", argv=("ip6tables-restore", "--noflush"), pid=703),
+            ),
+        )
+        outcome = derive_outcome(evidence)
+        assert outcome.loader == "iptables-restore"
+        assert outcome.nft_bytes_peak == Measure(value=46 * MIB, source="exit_record", bound="exact")
+        assert outcome.nft_runs == 2
+
+    def test_in_nftables_mode_it_is_not(self) -> None:
+        cleanup = an_nft(300, comm="iptables-restor", argv=self.restore, pid=701)
+        peak = derive_outcome(an_evidence(exits=(cleanup, an_nft(46)))).nft_bytes_peak
+        assert peak is not None
+        assert peak.value == 46 * MIB
+
+    def test_a_killed_one(self) -> None:
+        killed = [
+            a_killed_nft(46, comm="iptables-restor", argv=self.restore, pid=700 + number, at_s=14.0 + number)
+            for number in range(2)
+        ]
+        evidence = a_killed_evidence(
+            loader="iptables-restore",
+            exits=tuple(killed),
+            oom_kills=tuple(
+                an_oom_kill(46, victim_pid=record.pid, victim_comm="iptables-restor") for record in killed
+            ),
+        )
+        outcome = derive_outcome(evidence)
+        assert (outcome.programming, outcome.nft_killed) == ("nft_killed", 2)
+        assert outcome.oom_victims == ("iptables-restor", "iptables-restor")
+        assert describe_outcome(outcome) == "iptables-restore killed, Ready"
 
 
 class TestKilled:

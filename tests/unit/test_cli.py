@@ -28,7 +28,7 @@ case "$*" in
   *update*) : > "$folder/updated" ;;
   *install*)
     [ -e "$folder/updated" ] || { echo "E: Unable to locate package" >&2; exit 100; }
-    for program in nft containerd runc ip nsenter; do
+    for program in nft containerd runc ip nsenter xtables-nft-multi; do
       : > "$folder/$program" && /bin/chmod +x "$folder/$program"
     done ;;
 esac
@@ -141,7 +141,7 @@ class TestSetup:
     ) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         assert kilonode("setup") == cli.EXIT_MISSING
-        assert "apt-get install nftables containerd runc iproute2 util-linux" in capsys.readouterr().err
+        assert "apt-get install nftables containerd runc iproute2 util-linux;" in capsys.readouterr().err
 
     def test_as_root_it_refreshes_the_lists_only_when_it_must(
         self,
@@ -162,7 +162,7 @@ class TestSetup:
         assert verbs == ["install", "update", "install"]
         assert all(call.startswith("noninteractive --yes") for call in calls)
         assert calls[0].endswith(
-            "install --no-install-recommends nftables containerd runc iproute2 util-linux"
+            "install --no-install-recommends nftables containerd runc iproute2 util-linux iptables"
         )
         assert "installing nftables, containerd, runc" in capsys.readouterr().out
         assert asked == [Binaries().defaults()] * 2

@@ -90,6 +90,29 @@ def test_a_recorded_start_and_a_service_of_a_thousand_endpoints(version: str) ->
     assert all(0.01 < (sync.elapsed_s or 0) < 1 for sync in recorded)
 
 
+@pytest.mark.parametrize("version", ["1.35.0", "1.37.2"])
+def test_a_recorded_start_in_iptables_mode(version: str) -> None:
+    recorded = syncs((RECORDED / f"{version}-iptables.log").read_text())
+    assert [(sync.family, sync.full, sync.services, sync.endpoints) for sync in recorded] == [
+        ("IPv4", True, 1, 1),
+        ("IPv6", True, 0, 0),
+        ("IPv4", False, 2, 1001),
+    ]
+    assert all(sync.error is None and sync.ended_at_s is not None for sync in recorded)
+    assert all(0.01 < (sync.elapsed_s or 0) < 1 for sync in recorded)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Failed to execute iptables-restore", "Failed to ensure chain exists", "Failed to ensure chain jumps"],
+)
+def test_a_failure_in_iptables_mode(message: str) -> None:
+    text = FAILED.replace("nftables rules", "iptables rules").replace("nftables data", "iptables data")
+    (failed,) = syncs(text.replace("nftables sync failed", message))
+    assert (failed.error, failed.retry_after_s) == ("signal: killed", 30.0)
+    assert failed.endpoints == 100001
+
+
 def test_a_killed_nft() -> None:
     (failed,) = syncs(FAILED)
     assert failed.error == "signal: killed"

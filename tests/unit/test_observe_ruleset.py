@@ -18,8 +18,8 @@ MAP = (RECORDED / "endpoint-map.txt").read_text()
 SERVICE = "default/measured"
 
 
-def count(listing: str, endpoints_of: str | None = SERVICE) -> Ruleset:
-    counter = RulesetCounter(endpoints_of)
+def count(listing: str, service: str | None = SERVICE) -> Ruleset:
+    counter = RulesetCounter(None if service is None else {service})
     counter.feed(listing)
     return counter.ruleset()
 
@@ -33,6 +33,7 @@ def test_a_chain_for_each_endpoint() -> None:
         elements=4 + 5 + 1,
         endpoints=5,
         listing_bytes=len(CHAINS),
+        service_ports=1,
     )
 
 
@@ -45,6 +46,7 @@ def test_a_map_of_endpoints() -> None:
         elements=6 + 5,
         endpoints=5,
         listing_bytes=len(MAP),
+        service_ports=1,
     )
 
 
@@ -88,7 +90,7 @@ def test_commas_and_braces_that_are_no_elements() -> None:
 @given(st.lists(st.integers(0, len(CHAINS) + len(MAP))))
 def test_pieces_of_any_size_give_the_same(cuts: list[int]) -> None:
     text = CHAINS + MAP
-    counter = RulesetCounter(SERVICE)
+    counter = RulesetCounter({SERVICE})
     edges = [0, *sorted(cuts), len(text)]
     for start, end in itertools.pairwise(edges):
         counter.feed(text[start:end])
@@ -101,4 +103,6 @@ def test_no_text_is_an_error(text: str) -> None:
 
 
 def test_nothing_programmed() -> None:
-    assert count("") == Ruleset(tables=0, chains=0, rules=0, elements=0, endpoints=0, listing_bytes=0)
+    assert count("") == Ruleset(
+        tables=0, chains=0, rules=0, elements=0, endpoints=0, listing_bytes=0, service_ports=0
+    )

@@ -40,6 +40,12 @@ def test_records_are_strict(text: bytes) -> None:
         ("nft", ("nft", "-c", "-f", "-"), False),
         ("nft", LISTING, False),
         ("cat", ("cat", "-f", "-"), False),
+        ("iptables-restor", ("iptables-restore", "-w", "5", "--noflush", "--counters"), True),
+        ("ip6tables-resto", ("ip6tables-restore", "-w", "5", "--noflush", "--counters"), True),
+        ("iptables-restor", ("iptables-restore", "--version"), False),
+        ("iptables", ("iptables", "-w", "5", "-S", "KUBE-PROXY-CANARY", "-t", "mangle"), False),
+        ("iptables-save", ("iptables-save", "-t", "nat"), False),
+        ("iptables-restor", None, None),
         ("nft", None, None),
     ],
 )

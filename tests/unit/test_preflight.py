@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 
 from framework.errors import MissingRequirementError
-from framework.preflight import PACKAGES, missing_packages, require_machine
+from framework.preflight import (
+    OPTIONAL_PACKAGES,
+    PACKAGES,
+    missing_packages,
+    require_iptables,
+    require_machine,
+)
 
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only folder on PATH, with everything that is needed."""
-    for program in PACKAGES:
+    for program in PACKAGES | OPTIONAL_PACKAGES:
         (tmp_path / program).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
@@ -26,6 +32,37 @@ def as_user(monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
 
 def test_nothing_is_missing(programs: Path) -> None:
     assert missing_packages() == ()
+
+
+def test_what_only_some_nodes_need_is_installed_but_not_required(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_user(monkeypatch, 0)
+    (programs / "xtables-nft-multi").unlink()
+    assert missing_packages() == ("iptables",)
+    require_machine()
+
+
+class TestIptables:
+    def test_a_missing_program(self, programs: Path) -> None:
+        (programs / "xtables-nft-multi").unlink()
+        with pytest.raises(MissingRequirementError, match="needs the program xtables-nft-multi") as caught:
+            require_iptables()
+        assert "apt-get install iptables" in caught.value.remedy
+
+    @pytest.mark.parametrize("exit_code", [0, 4])
+    def test_a_kernel_that_refuses(self, programs: Path, exit_code: int) -> None:
+        unshare = programs / "unshare"
+        unshare.write_text(
+            f"#!/bin/sh\necho 'Extension statistic revision 0 not supported' >&2\nexit {exit_code}\n"
+        )
+        unshare.chmod(0o755)
+        if exit_code == 0:
+            require_iptables()
+            return
+        with pytest.raises(MissingRequirementError, match=r"refuses rules .*: Extension statistic") as caught:
+            require_iptables()
+        assert "nft_compat" in caught.value.remedy
 
 
 def test_every_missing_program_is_named_with_its_package(

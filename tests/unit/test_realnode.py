@@ -39,6 +39,7 @@ def kube_proxy(**overrides: Any) -> dict[str, Any]:
         name="real-1",
         address="198.18.0.10",
         kubeconfig=FOLDER / "kubeconfig",
+        mode="nftables",
         oom_score_adj=-999,
         overrides=overrides,
     )

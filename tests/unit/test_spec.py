@@ -13,6 +13,7 @@ from framework.spec import (
     Ballast,
     BallastKind,
     EndpointMode,
+    ManyServicesSpec,
     OomPolicy,
     RealNodeSpec,
     ServiceSpec,
@@ -96,12 +97,17 @@ class TestRealNode:
             ({"oom_policy": {"kubelet": -1000}}, "oom_policy", "out of bounds"),
             ({"oom_policy": {"kubelet": 1001}}, "oom_policy", "out of bounds"),
             ({"kube_proxy": "1.35"}, "kube_proxy", "'1.35' is no exact version"),
+            ({"kube_proxy_config": {"mode": "iptables"}}, "kube_proxy_config", "give proxy_mode='iptables'"),
         ],
     )
     def test_an_unsound_one_is_refused(self, changes: dict[str, Any], where: str, message: str) -> None:
         with pytest.raises(BadInputError, match=message) as caught:
             a_node(**changes)
         assert caught.value.where == where
+
+    def test_the_mode_names_the_loader(self) -> None:
+        assert a_node().loader == "nft"
+        assert a_node(proxy_mode="iptables").loader == "iptables-restore"
 
     def test_the_smallest_one(self) -> None:
         assert a_node(memory_bytes=64 * MIB).memory_bytes == 64 * MIB
@@ -123,6 +129,71 @@ class TestService:
     def test_an_unsound_one_is_refused(self, endpoints: int) -> None:
         with pytest.raises(BadInputError, match="is outside 1 to 1,000,000"):
             ServiceSpec(name="web", endpoints=endpoints, mode="endpointslices")
+
+    @pytest.mark.parametrize(
+        ("changes", "where"),
+        [
+            ({"ports": ()}, "ports"),
+            ({"ports": (80, 80)}, "ports"),
+            ({"services": 0}, "services"),
+            ({"services": 100_001}, "services"),
+            ({"dual_stack": True}, "dual_stack"),
+            ({"headless": True, "internal_traffic_policy": "Local"}, "headless"),
+            ({"headless": True, "traffic_distribution": "PreferSameZone"}, "headless"),
+        ],
+    )
+    def test_an_unsound_shape_is_refused(self, changes: dict[str, Any], where: str) -> None:
+        with pytest.raises(BadInputError) as caught:
+            ServiceSpec(name="web", endpoints=3, mode="native", **changes)
+        assert caught.value.where == where
+
+    def test_its_shape_in_words(self) -> None:
+        spec = ServiceSpec(
+            name="web",
+            endpoints=3,
+            mode="endpointslices",
+            ports=(80, 443),
+            protocol="UDP",
+            session_affinity="ClientIP",
+            dual_stack=True,
+            services=2,
+            internal_traffic_policy="Local",
+            traffic_distribution="PreferSameZone",
+        )
+        assert spec.shape == (
+            "2 ports, UDP, affinity ClientIP, dual-stack, 2 Services, policy Local, PreferSameZone"
+        )
+        assert ServiceSpec(name="web", endpoints=3, mode="native").shape == ""
+        assert ServiceSpec(name="web", endpoints=3, mode="native", headless=True).shape == "headless"
+
+    def test_the_measured_service_keeps_its_name_among_several(self) -> None:
+        spec = ServiceSpec(name="web", endpoints=3, mode="native", services=3, ports=(80, 443))
+        assert spec.names == ("web", "web-2", "web-3")
+        assert spec.proxy_endpoints == 3 * 2 * 3
+
+
+class TestManyServices:
+    def test_a_sound_one(self) -> None:
+        spec = ManyServicesSpec(name="small", count=10_000, endpoints_each=2, ports=(80, 443))
+        assert (spec.endpoints, spec.proxy_endpoints, spec.mode) == (20_000, 40_000, "endpointslices")
+        assert len(set(spec.names)) == 10_000
+        assert len({len(name) for name in spec.names}) == 1
+        assert spec.shape == "10,000 Services x 2, 2 ports"
+
+    @pytest.mark.parametrize(
+        ("changes", "where"),
+        [
+            ({"count": 0}, "count"),
+            ({"endpoints_each": 0}, "endpoints_each"),
+            ({"count": 100_000, "endpoints_each": 11}, "count x endpoints_each"),
+            ({"ports": ()}, "ports"),
+        ],
+    )
+    def test_an_unsound_one_is_refused(self, changes: dict[str, Any], where: str) -> None:
+        sound: dict[str, Any] = {"name": "small", "count": 10, "endpoints_each": 2}
+        with pytest.raises(BadInputError) as caught:
+            ManyServicesSpec(**(sound | changes))
+        assert caught.value.where == where
 
 
 @pytest.mark.parametrize(("version", "bare"), [("1.35.0", "1.35.0"), ("v1.37.12", "1.37.12")])
@@ -162,3 +233,8 @@ def test_the_mode_of_a_service_follows_its_size_unless_it_was_asked_for(
     asked: AskedMode, endpoints: int, mode: EndpointMode
 ) -> None:
     assert endpoint_mode(asked, endpoints) == mode
+
+
+def test_only_slices_written_directly_have_both_families() -> None:
+    assert endpoint_mode("auto", 10, dual_stack=True) == "endpointslices"
+    assert endpoint_mode("native", 10, dual_stack=True) == "native"
