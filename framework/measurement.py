@@ -58,7 +58,7 @@ from framework.outcome import (
 )
 from framework.realnode import XTABLES, HostNode
 from framework.report import FORMAT, MeasurementFolder
-from framework.spec import RealNodeSpec
+from framework.spec import RealNodeSpec, ServiceSpec
 from framework.traffic import Client
 from framework.wait import wait_until
 from framework.workload import DaemonSetService, Workload, answering, programmed
@@ -524,6 +524,7 @@ class RealNode:
             text=self.spec.text,
             fakes_not_ready=unready,
             captures_transactions=self.spec.capture_transactions,
+            sentinel=isinstance(service.spec, ServiceSpec) and service.spec.headless,
         )
 
     def _started(self, service: Workload, phase: Phase, parameters: Mapping[str, int]) -> RunResult:

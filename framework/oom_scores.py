@@ -29,7 +29,13 @@ SYSTEM_SCORE: Final = 0
 _CAP_SYS_RESOURCE: Final = 24
 """linux/capability.h."""
 _CHILDREN: Final[Mapping[str, tuple[str, int]]] = {
-    "nft": ("kube-proxy", 0),
+    **dict.fromkeys(
+        (
+            *("nft", "iptables", "ip6tables", "iptables-restor", "ip6tables-resto"),
+            *("iptables-save", "ip6tables-save"),
+        ),
+        ("kube-proxy", 0),
+    ),
     "iptables": ("kube-proxy", 0),
     "ip6tables": ("kube-proxy", 0),
     "iptables-restor": ("kube-proxy", 0),

@@ -7,11 +7,13 @@ remedy with the most effect and no price; session affinity takes it back, becaus
 again.
 """
 
+from typing import Any
+
 import pytest
 
-from framework import Expectation
+from framework import MIB, Expectation, Watch
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "base": {},
     "udp": {"protocol": "UDP"},
     "two-ports": {"ports": (80, 443)},
@@ -25,12 +27,67 @@ SHAPES = {
 SIZES = {"1k": 1_000, "10k": 10_000, "30k": 30_000, "100k": 100_000}
 SLOW = {("dual-stack", 10_000), ("three-services", 10_000), ("affinity", 10_000), ("many", 10_000)}
 """Measured only where everything is: with --max-nodes 100k."""
+BUSY = {("affinity", 10_000), ("iptables", 30_000)}
+"""Syncs so long that on two CPUs there are seconds in which nobody looks whether the node is Ready."""
+UNRECORDED = {("many", 10_000)}
+"""Too long for the machine of docs/remedies.md: without bounds yet."""
 GIVEN_UP_AFTER_S = 120
+
+
+PEAKS_MIB: dict[tuple[str, int], dict[str, tuple[float, float]]] = {
+    ("base", 1_000): {"chains": (15.8, 258), "map": (6.1, 254)},
+    ("udp", 1_000): {"chains": (15.8, 258), "map": (6.2, 254)},
+    ("two-ports", 1_000): {"chains": (26.9, 273), "map": (7.4, 256)},
+    ("dual-stack", 1_000): {"chains": (15.8, 275), "map": (6.2, 255)},
+    ("three-services", 1_000): {"chains": (37.9, 291), "map": (8.8, 259)},
+    ("affinity", 1_000): {"chains": (24.0, 270), "map": (20.8, 274)},
+    ("iptables", 1_000): {"chains": (7.2, 251), "map": (7.2, 259)},
+    ("many", 1_000): {"chains": (10.8, 274), "map": (8.0, 274)},
+    ("base", 10_000): {"chains": (115, 399), "map": (17.7, 281)},
+    ("dual-stack", 10_000): {"chains": (124, 471), "map": (17.9, 296)},
+    ("three-services", 10_000): {"chains": (287, 631), "map": (35.3, 324)},
+    ("affinity", 10_000): {"chains": (198, 521), "map": (167, 505)},
+    ("local", 10_000): {"chains": (5.0, 252), "map": (5.1, 261)},
+    ("same-zone", 10_000): {"chains": (11.5, 266), "map": (5.8, 264)},
+    ("headless", 10_000): {"chains": (5.1, 244), "map": (5.1, 252)},
+    ("iptables", 10_000): {"chains": (45.5, 347), "map": (45.5, 333)},
+    ("iptables", 30_000): {"chains": (131, 505), "map": (131, 541)},
+    ("base", 100_000): {"chains": (1105, 1975), "map": (136, 611)},
+    ("dual-stack", 100_000): {"chains": (1160, 3281), "map": (138, 760)},
+    ("local", 100_000): {"chains": (5.1, 376), "map": (5.0, 404)},
+    ("same-zone", 100_000): {"chains": (73.3, 552), "map": (12.9, 503)},
+    ("headless", 100_000): {"chains": (5.1, 244), "map": (5.1, 252)},
+}
+"""Peaks of the ruleset load and of the node, by layout of kube-proxy's rules: as in docs/remedies.json."""
+LOAD_MARGIN = 0.1
+"""A load's memory repeats to a few percent."""
+BATCH_MARGIN = 0.5
+"""Where several Services are created, it depends on how many of them one sync has."""
+NODE_MARGIN = 0.2
+"""kube-proxy's garbage collector moves the node's peak by a tenth."""
+IDLE_LOAD_MIB = 10
+"""Below this a load is nft itself, and less of it is no news."""
 
 
 def layout(kube_proxy):
     """Which rules a version writes for an endpoint."""
     return "chains" if int(kube_proxy.split(".")[1]) <= 35 else "map"
+
+
+def as_measured(row, endpoints, kube_proxy):
+    """Served, and with the peaks that were measured, within a margin."""
+    if (row, endpoints) in UNRECORDED:
+        return Expectation(programming="programmed", ready_at_end=True)
+    load_mib, node_mib = PEAKS_MIB[row, endpoints][layout(kube_proxy)]
+    margin = BATCH_MARGIN if row in ("many", "three-services") else LOAD_MARGIN
+    return Expectation(
+        programming="programmed",
+        nft_bytes_below=int(load_mib * (1 + margin) * MIB),
+        nft_bytes_above=int(load_mib * (1 - margin) * MIB) if load_mib > IDLE_LOAD_MIB else None,
+        charged_bytes_below=int(node_mib * (1 + NODE_MARGIN) * MIB),
+        ready_at_end=True,
+        ready_throughout=None if (row, endpoints) in BUSY else True,
+    )
 
 
 def cells(**rows):
@@ -66,26 +123,26 @@ def size(fleet, row, endpoints):
 def test_a_shape_or_remedy(real_node, daemonset_service, row, size, kube_proxy):
     service = daemonset_service(endpoints=size, mode="endpointslices", **SHAPES[row])
     node = real_node(memory="4GiB", kube_proxy=kube_proxy)
-    node.program(service).expect(Expectation(programming="programmed"))
+    node.program(service).expect(as_measured(row, size, kube_proxy))
 
 
 @cells(iptables="1k 10k 30k")
 def test_iptables_mode(real_node, daemonset_service, row, size, kube_proxy):
     service = daemonset_service(endpoints=size, mode="endpointslices")
     node = real_node(memory="4GiB", kube_proxy=kube_proxy, proxy_mode="iptables")
-    node.program(service).expect(Expectation(programming="programmed"))
+    node.program(service).expect(as_measured(row, size, kube_proxy))
 
 
 @cells(iptables="100k")
-def test_iptables_mode_does_not_get_there(real_node, daemonset_service, row, size, kube_proxy):
+def test_iptables_mode_does_not_get_there(real_node, daemonset_service, size, kube_proxy):
     service = daemonset_service(endpoints=size, mode="endpointslices")
     node = real_node(memory="4GiB", kube_proxy=kube_proxy, proxy_mode="iptables")
-    measurement = node.program(service, timeout_s=GIVEN_UP_AFTER_S)
+    measurement = node.program(service, Watch(timeout_s=GIVEN_UP_AFTER_S))
     measurement.expect(
         Expectation(
             programming="timed_out",
             ready_throughout=True,
-            known_bad="iptables-restore's time grows with the square of the endpoints",
+            known_bad="iptables-restore's time grows faster than the square of the endpoints",
         )
     )
 
@@ -94,4 +151,4 @@ def test_iptables_mode_does_not_get_there(real_node, daemonset_service, row, siz
 def test_many_small_services(real_node, many_services, row, size, kube_proxy):
     services = many_services(count=size, endpoints_each=2)
     node = real_node(memory="4GiB", kube_proxy=kube_proxy)
-    node.program(services).expect(Expectation(programming="programmed"))
+    node.program(services).expect(as_measured(row, size, kube_proxy))

@@ -27,7 +27,8 @@ class RunFacts(Spec, frozen=True, kw_only=True):
     ``oom_scores`` are the node's, asked and applied. ``memory_bytes_seen_by_kubelet`` is what kubelet takes
     for the node's capacity. ``rebuilt`` are the executables that are no official builds. ``apiserver`` and
     ``kube_proxy`` are versions such as ``1.35.0``. ``fakes_not_ready`` are fake nodes that the node
-    controller called NotReady at the end of the measurement; None where it didn't say.
+    controller called NotReady at the end of the measurement; None where it didn't say. ``sentinel`` is true
+    where a small Service stands beside a headless one.
     """
 
     cgroup_mode: Literal["v1", "v2"]
@@ -49,6 +50,7 @@ class RunFacts(Spec, frozen=True, kw_only=True):
     text: TextAccount = "charged"
     fakes_not_ready: int | None = 0
     captures_transactions: bool = False
+    sentinel: bool = False
 
 
 def deviations(facts: RunFacts) -> tuple[FidelityItem, ...]:
@@ -178,8 +180,15 @@ def _workload_items(facts: RunFacts) -> Iterator[FidelityItem]:
     if facts.endpoint_mode == "endpointslices":
         yield FidelityItem(
             id="direct-endpointslices",
-            what="EndpointSlices are written by the framework; there are no pods behind them",
+            what="EndpointSlices and their hints are written by the framework; there are no pods behind them",
             effect="they come faster and fuller than from the controller: kube-proxy may sync less often",
+        )
+    if facts.sentinel:
+        yield FidelityItem(
+            id="sentinel",
+            what="a Service with two endpoints was created after the headless one, to show that kube-proxy "
+            "has seen that and passed it over",
+            effect="the node has the rules of those two endpoints",
         )
     if facts.daemonset_off_real_nodes:
         yield FidelityItem(

@@ -76,6 +76,7 @@ class TestDeviations:
             ({"node_credentials": False}, ["admin-credentials"]),
             ({"captures_transactions": True}, ["twin"]),
             ({"endpoint_mode": "endpointslices"}, ["direct-endpointslices"]),
+            ({"sentinel": True}, ["sentinel"]),
             ({"daemonset_off_real_nodes": True}, ["daemonset-off-real-nodes"]),
             ({"pods_on_real_node": False}, ["no-pods"]),
             ({"rebuilt": (REBUILT,)}, ["rebuilt-binaries"]),

@@ -58,6 +58,26 @@ def test_endpoints_are_those_of_the_service(listing: str) -> None:
     assert count(listing, "default/other").endpoints == 0
 
 
+@pytest.mark.parametrize("listing", [CHAINS, MAP])
+def test_ports_are_those_of_the_asked_services(listing: str) -> None:
+    for service, ports in ((SERVICE, 1), ("default/kubernetes", 1), ("default/measure", 0), (None, 2)):
+        assert count(listing, service).service_ports == ports
+
+
+def test_several_services_that_share_their_endpoints() -> None:
+    """Each counts: 10.64.0.1 is an endpoint of both."""
+    shared = MAP.replace("dnat to 10.64.234.96:80", "dnat to 10.64.0.1:80")
+    counter = RulesetCounter({SERVICE, "default/kubernetes"})
+    counter.feed(shared)
+    assert (counter.ruleset().endpoints, counter.ruleset().service_ports) == (6, 2)
+
+
+@pytest.mark.parametrize("version", ["1.35.0", "1.37.2"])
+def test_a_recorded_service_without_an_endpoint_for_this_node(version: str) -> None:
+    ruleset = count((RECORDED / f"local-{version}.txt").read_text(), "default/everywhere")
+    assert (ruleset.endpoints, ruleset.service_ports) == (0, 1)
+
+
 def test_addresses_are_counted_once_and_of_both_families() -> None:
     four = count(MAP.replace("10.64.0.2 . 80", "10.64.0.1 . 80"))
     assert four.endpoints == 4

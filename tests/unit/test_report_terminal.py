@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,21 @@ def a_measured_result(evidence: Evidence, verdict: Verdict, **changes: Any) -> R
 def a_killed_outcome() -> Outcome:
     peaks = {"charged_bytes_peak": a_measure(2048), "unreclaimable_bytes_peak": a_measure(1786, "lower")}
     return msgspec.structs.replace(derive_outcome(a_killed_evidence(kube_proxy="1.35.0")), **peaks)
+
+
+def test_a_shape_stands_under_the_verdict_and_another_loader_below_the_table() -> None:
+    shaped = msgspec.structs.replace(
+        derive_outcome(an_evidence()), shape="affinity ClientIP, iptables mode", loader="iptables-restore"
+    )
+    text = drawn(ResultsTable((a_checked_result(outcome=shaped),), FOLDER))
+    assert re.search(r"\| affinity ClientIP, +\|$", text, re.M)
+    assert "biggest ruleset load (in iptables mode of iptables-restore)" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_kill_names_the_loader() -> None:
+    killed = msgspec.structs.replace(a_killed_outcome(), loader="iptables-restore")
+    assert "iptables-restore" in drawn(ResultsTable((a_checked_result(outcome=killed),), FOLDER))
 
 
 def every_verdict() -> ResultsTable:
