@@ -12,6 +12,7 @@ kernel's own table of candidates (``framework.analysis.fidelity``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ GUARANTEED_SCORE: Final = -997
 BESTEFFORT_SCORE: Final = 1000
 SYSTEM_SCORE: Final = 0
 """guaranteedOOMScoreAdj and besteffortOOMScoreAdj in pkg/kubelet/qos/policy.go; what nobody sets is 0."""
+_COPY_NUMBER: Final = re.compile(r"\d{3}-", re.ASCII)
 _CAP_SYS_RESOURCE: Final = 24
 """linux/capability.h."""
 _CHILDREN: Final[Mapping[str, tuple[str, int]]] = {
@@ -105,6 +107,17 @@ def scores_by_comm(by_name: Mapping[str, int]) -> dict[str, int]:
     """``by_name`` with the processes that these start, by the kernel's comm."""
     children = {comm: by_name[parent] + more for comm, (parent, more) in _CHILDREN.items()}
     return {**children, **by_name}
+
+
+def score_of(comm: str, by_comm: Mapping[str, int]) -> int:
+    """What the process called ``comm`` has; what nobody set is a system daemon's.
+
+    A shim is executed from its private copy, whose number and name fill comm: ``002-containerd-``.
+    """
+    bare = _COPY_NUMBER.sub("", comm)
+    if bare != comm:
+        return next((score for name, score in by_comm.items() if name.startswith(bare)), SYSTEM_SCORE)
+    return by_comm.get(comm, SYSTEM_SCORE)
 
 
 def lowest_score(proc: Path = Path("/proc/self")) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 from framework.cluster.lease_budget import PRODUCTION_GRACE_S, PRODUCTION_LEASE_S
-from framework.oom_scores import SYSTEM_SCORE, scores_by_comm
+from framework.oom_scores import score_of, scores_by_comm
 from framework.outcome import Component, Doubt, Evidence, FidelityItem, OomCandidate, OomKill, OomScores
 from framework.spec import Ballast, BallastKind, Content, EndpointMode, Spec, TextAccount
 from framework.units import mib
@@ -296,7 +296,7 @@ def _true_victim(kill: OomKill, limit_bytes: int, oom_scores: Mapping[str, int])
 
     def badness(candidate: OomCandidate) -> float:
         held = candidate.memory_bytes_rss + candidate.page_table_bytes + candidate.swap_bytes
-        return held + oom_scores.get(candidate.comm, SYSTEM_SCORE) * limit_bytes / 1000
+        return held + score_of(candidate.comm, oom_scores) * limit_bytes / 1000
 
     return max(kill.candidates, key=badness, default=None)
 

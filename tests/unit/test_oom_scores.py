@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framework.oom_scores import burstable_score, lowest_score, plan_scores, production_scores, scores_by_comm
+from framework.oom_scores import (
+    burstable_score,
+    lowest_score,
+    plan_scores,
+    production_scores,
+    score_of,
+    scores_by_comm,
+)
 from framework.spec import Ballast, BallastKind, OomPolicy, RealNodeSpec
 from framework.units import GIB, MIB
 
@@ -42,6 +49,13 @@ class TestProduction:
     def test_nft_has_what_kube_proxy_has(self) -> None:
         by_comm = scores_by_comm({"kubelet": -999, "containerd": -999, "kube-proxy": -500})
         assert (by_comm["nft"], by_comm["containerd-shim"]) == (-500, -998)
+
+    @pytest.mark.parametrize(
+        ("comm", "score"), [("nft", -999), ("002-containerd-", -998), ("001-nothing", 0), ("python3", 0)]
+    )
+    def test_a_shim_is_known_by_its_copys_name(self, comm: str, score: int) -> None:
+        by_comm = scores_by_comm(dict.fromkeys(("kubelet", "containerd", "kube-proxy"), -999))
+        assert score_of(comm, by_comm) == score
 
 
 class TestPlan:
