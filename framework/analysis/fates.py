@@ -206,10 +206,12 @@ def failure_order(outcomes: Sequence[Outcome]) -> tuple[tuple[Outcome, FateSeen]
 
 
 def readiness(evidence: Evidence) -> Readiness:
-    """When the lease expired, when the node controller noticed, and when production's would have."""
-    looks = sorted(
-        (look for look in evidence.status if look.at_s >= evidence.begun_at_s), key=lambda look: look.at_s
-    )
+    """When the lease expired, when the node controller noticed, and when production's would have.
+
+    From the phase's beginning on: a node that boots is not Ready at first.
+    """
+    since_s = evidence.workload_applied_at_s
+    looks = sorted((look for look in evidence.status if look.at_s >= since_s), key=lambda look: look.at_s)
     silence_s = max((look.lease_age_s for look in looks if look.lease_age_s is not None), default=None)
     expired = next((look for look in looks if not _is_renewed(look)), None)
     silent = next((look for look in looks if (look.lease_age_s or 0.0) > PRODUCTION_GRACE_S), None)
@@ -217,9 +219,7 @@ def readiness(evidence: Evidence) -> Readiness:
     return Readiness(
         silence_s=silence_s,
         lease_expired_at_s=None if expired is None else _renewed_s(expired) + (expired.lease_duration_s or 0),
-        not_ready_at_s=None
-        if not_ready is None
-        else max(not_ready.ready_since_s or not_ready.at_s, evidence.begun_at_s),
+        not_ready_at_s=None if not_ready is None else max(not_ready.ready_since_s or not_ready.at_s, since_s),
         not_ready_reason="" if not_ready is None else f"{not_ready.ready}, {not_ready.reason}",
         production_not_ready_at_s=None if silent is None else _production_not_ready_s(_renewed_s(silent)),
     )
