@@ -73,7 +73,7 @@ def test_a_starved_node_lost_its_lease_with_every_daemon_alive(name: str) -> Non
     assert {"kubelet", "containerd", "kube-proxy"} <= set(outcome(name).survivors)
     earliest_s, latest_s = readiness.production_not_ready_at_s
     assert earliest_s <= readiness.not_ready_at_s <= latest_s
-    assert readiness.lease_expired_at_s + 10 == pytest.approx(earliest_s)
+    assert readiness.lease_expired_at_s + 10 == pytest.approx(earliest_s, abs=0.1)
 
 
 def test_the_lease_expires_before_anybody_is_killed() -> None:
