@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -73,9 +74,12 @@ class ClaimsTable:
             table.add_row(claim.says, *cells)
         yield Text(self.claims.source, "bold")
         yield table
-        reasons = dict.fromkeys(f"{verdict.claim}: {verdict.why}" for verdict in self.verdicts if verdict.why)
-        for reason in reasons:
-            yield Text(f"not measured: {reason}", "dim")
+        reasons: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        for verdict in self.verdicts:
+            if verdict.why:
+                reasons[verdict.why][verdict.claim] = None
+        for why, names in reasons.items():
+            yield Text(f"not measured: {why}: {', '.join(names)}", "dim")
         for claim in self.claims.claims:
             if claim.note:
                 yield Text(f"{claim.id}: {claim.note}", "dim")
