@@ -35,8 +35,12 @@ from framework.outcome import Evidence, Record, RunResult
 from framework.process import end_of
 from framework.units import MIB
 
-FORMAT: Final = 1
-"""Version of the files of a run folder; raised by every change that older readers can't read."""
+FORMAT: Final = 2
+"""Version of the files of a run folder; raised by every change that older readers can't read.
+
+2 added phases, fates, traffic, OOM scores, restarts, pods and shapes.
+"""
+FORMATS_READ: Final = (1, FORMAT)
 LATEST: Final = "latest"
 SESSION_FILE: Final = "session.json"
 RESULT_FILE: Final = "result.json"
@@ -189,9 +193,9 @@ def _load(path: Path, kind: type[R]) -> R:
         ) from error
     try:
         found = msgspec.json.decode(text, type=_Stamp).format
-        if found != FORMAT:
+        if found not in FORMATS_READ:
             raise BadInputError(
-                f"the file has format {found}, this version reads format {FORMAT}",
+                f"the file has format {found}, this version reads up to {FORMAT}",
                 where=str(path),
                 remedy="read it with the version of kilonode that wrote it",
             )

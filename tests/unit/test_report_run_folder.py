@@ -186,7 +186,7 @@ class TestLoading:
         measurement = folder.start(a_result())
         measurement.write(a_checked_result())
         (measurement.path / name).write_text('{"format": 99, "unheard_of": true}')
-        with pytest.raises(BadInputError, match="has format 99, this version reads format 1"):
+        with pytest.raises(BadInputError, match="has format 99, this version reads up to 2"):
             load_run(folder.path)
 
     def test_no_session(self, tmp_path: Path) -> None:
@@ -212,3 +212,16 @@ class TestSlug:
         slugs = {slug("x" * 500 + end) for end in "ab"}
         assert len(slugs) == 2
         assert all(len(name) == 120 for name in slugs)
+
+
+def test_a_run_of_the_first_format_is_read_and_means_the_same() -> None:
+    """A real one of November 2026: 10 endpoints, kube-proxy 1.37.2."""
+    (result,) = load_run(Path(__file__).parent / "recorded" / "run-format-1")
+    assert result.format == 1
+    assert result.evidence is not None
+    assert result.outcome is not None
+    again = derive_outcome(result.evidence)
+    assert again.programming == result.outcome.programming == "programmed"
+    assert again.nft_bytes_peak == result.outcome.nft_bytes_peak
+    assert [seen.fate for seen in again.fates] == ["programmed"]
+    assert again.served == "fully"
