@@ -385,10 +385,12 @@ class RealNode:
         """The sync by which all may have been programmed; ``since_s`` is when that was last looked at.
 
         Every family must have had one since ``applied_at_s``, and some family one since then. Given is the
-        one that ended last, of each family the first since then.
+        one that ended last, of each family the first since then; the last where the log can't tell, by the
+        number of endpoints, which sync had the changes.
         """
         expected = self._expected(service)
         full_only = phase in _FULL_SYNC_PHASES
+        pick = 0 if full_only or phase == "first_programming" else -1
         ends: list[tuple[float, ProxySync]] = []
         for family in expected.families:
             ended = [
@@ -400,7 +402,7 @@ class RealNode:
             ]
             if not ended:
                 return None
-            ends.append(next((each for each in ended if each[0] >= since_s), ended[-1]))
+            ends.append(([each for each in ended if each[0] >= since_s] or ended[-1:])[pick])
         at_s, last = max(ends, key=lambda each: each[0])
         return last if at_s >= since_s else None
 
@@ -540,6 +542,7 @@ class RealNode:
                 "phase": phase,
                 "endpoints": service.spec.proxy_endpoints,
                 "asked": service.spec.asked,
+                "services": len(service.spec.names),
                 "ports": len(service.spec.ports),
                 "endpoint_mode": service.spec.mode,
                 "shape": self._shape(service) or "plain",

@@ -3,7 +3,8 @@
 Each is a function of the measurements of one kube-proxy version that gives a ``Figure``, or says in a
 sentence why there is none. Time is nft's own CPU time, because elapsed time depends on what else the machine
 did. Memory and listings are of a plain first programming: one Service with one port that was programmed on a
-node without ballast.
+node without ballast. What a Service costs is told from many small ones. Runs in iptables mode say nothing
+about nft and are passed over.
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ Found = Figure | str
 OOM_2GB_MEMORY_BYTES: Final = 2 * 1024**3
 OOM_2GB_PROFILE: Final = "ordinary"
 MB: Final = 1e6
+MANY_SERVICES_MIN: Final = 100
+ENDPOINTS_OF_A_SMALL_SERVICE_MAX: Final = 10
+"""From so many Services with so few endpoints on, what a node pays is paid for Services."""
+TINY_ENDPOINTS: Final = 10
+"""The Service whose node stands for an idle one: what it has itself is lost in that of many Services."""
+_WHOLE_LOADS: Final[frozenset[Phase]] = frozenset({"cold_start", "kube_proxy_restart"})
+"""Phases in which kube-proxy knows all Services before it loads any."""
 
 
 def measured(claim: Claim, results: Sequence[RunResult], stages: Sequence[StagesRun] = ()) -> Found:
@@ -32,7 +40,8 @@ def measured(claim: Claim, results: Sequence[RunResult], stages: Sequence[Stages
         return _of_stages(claim, stages)
     if claim.measure not in _MEASURES:
         return "no run measures it"
-    return _MEASURES[claim.measure](claim, results)
+    of_nft = [result for result in results if result.parameters.get("proxy_mode", "nftables") == "nftables"]
+    return _MEASURES[claim.measure](claim, of_nft)
 
 
 def _plain(
@@ -116,6 +125,65 @@ def _nft_bytes_per_endpoint(claim: Claim, results: Sequence[RunResult]) -> Found
         return many
     each = (many - none) / (10_000 - 10)
     return Figure(value=each, bound="exact", text=f"{each / 1e3:.1f} KB")
+
+
+def _many_services(results: Sequence[RunResult]) -> list[tuple[int, RunResult]]:
+    """Measurements of many small Services that were programmed, with their number; the most of them last."""
+    found = []
+    for result in results:
+        outcome, parameters = result.outcome, result.parameters
+        count = parameters.get("services")
+        if outcome is None or outcome.programming != "programmed" or not isinstance(count, int):
+            continue
+        small = outcome.endpoints <= count * ENDPOINTS_OF_A_SMALL_SERVICE_MAX
+        if count >= MANY_SERVICES_MIN and small and not parameters.get("ballast_bytes"):
+            found.append((count, result))
+    return sorted(found, key=lambda each: (each[0], each[1].started_utc))
+
+
+def _chains_per_service(claim: Claim, results: Sequence[RunResult]) -> Found:
+    """Of the most Services that were programmed, less the chains of a node with one tiny Service."""
+    del claim
+    many = _many_services(results)
+    if not many:
+        return "no run had many small Services"
+    tiny = _plain(results, TINY_ENDPOINTS)
+    if isinstance(tiny, str):
+        return tiny
+    count, result = many[-1]
+    none = tiny.outcome.ruleset if tiny.outcome else None
+    all_of_them = result.outcome.ruleset if result.outcome else None
+    if none is None or all_of_them is None:
+        return "the ruleset was not listed"
+    each = (all_of_them.chains - none.chains) / count
+    text = f"{each:.1f} chains for each of {count:,} Services {_of_endpoints(result, count)}"
+    return Figure(value=round(each, 1), bound="exact", text=text)
+
+
+def _nft_bytes_per_service(claim: Claim, results: Sequence[RunResult]) -> Found:
+    """Of the most Services that one load had; else a lower bound from the biggest of several loads."""
+    del claim
+    many = _many_services(results)
+    if not many:
+        return "no run had many small Services"
+    tiny = _nft_value(results, TINY_ENDPOINTS)
+    if isinstance(tiny, str):
+        return tiny
+    whole = [each for each in many if each[1].outcome and each[1].outcome.phase in _WHOLE_LOADS]
+    count, result = (whole or many)[-1]
+    peak = result.outcome.nft_bytes_peak if result.outcome else None
+    if peak is None:
+        return "no nft was seen"
+    each = max(0.0, (peak.value - tiny) / count)
+    of = f"for each of {count:,} Services {_of_endpoints(result, count)}"
+    if whole:
+        return Figure(value=each, bound=peak.bound, text=f"{each / 1e3:.1f} KB {of}, in one load")
+    return Figure(value=each, bound="lower", text=f">={each / 1e3:.1f} KB {of}, which came in several loads")
+
+
+def _of_endpoints(result: RunResult, services: int) -> str:
+    assert result.outcome is not None  # noqa: S101 - _many_services picks only those
+    return f"with {result.outcome.endpoints / services:g} endpoints"
 
 
 def _listing(name: str, unit: str, scale: float) -> Callable[[Claim, Sequence[RunResult]], Found]:
@@ -300,6 +368,8 @@ _MEASURES: Final[dict[str, Callable[[Claim, Sequence[RunResult]], Found]]] = {
     "nft_cpu_s": _nft_cpu_s,
     "growth_exponent": _growth_exponent,
     "nft_bytes_per_endpoint": _nft_bytes_per_endpoint,
+    "chains_per_service": _chains_per_service,
+    "nft_bytes_per_service": _nft_bytes_per_service,
     "listing_bytes": _listing("listing_bytes", "MB", MB),
     "chains": _listing("chains", "", 1),
     "rules": _listing("rules", "", 1),

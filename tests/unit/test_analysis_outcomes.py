@@ -299,6 +299,18 @@ class TestWhatIsExpected:
         assert outcome.programming == "timed_out"
         assert "no sync of 100,000 that succeeded" in only_doubt(outcome)
 
+    def test_without_a_client_it_serves_nobody_and_that_is_no_outage(self) -> None:
+        evidence = an_evidence(expected=expected(endpoints=0), ruleset=listed(0), addresses_expected=0)
+        outcome = derive_outcome(evidence)
+        assert (outcome.programming, outcome.served) == ("programmed", "not")
+        assert [seen.fate for seen in outcome.fates] == ["programmed"]
+
+    def test_endpoints_that_moved_and_are_still_listed_are_no_programming(self) -> None:
+        stale = msgspec.structs.replace(listed(100_000), unexpected=1)
+        outcome = derive_outcome(an_evidence(expected=expected(), ruleset=stale))
+        assert outcome.programming == "timed_out"
+        assert "lists 1 that no Service has" in only_doubt(outcome)
+
     def test_hints_leave_a_part(self) -> None:
         evidence = an_evidence(expected=expected(endpoints=6250), ruleset=listed(6250))
         assert derive_outcome(evidence).programming == "programmed"
@@ -339,6 +351,11 @@ class TestDualStack:
         outcome = derive_outcome(self.evidence(self.four, self.six, programmed_at_s=17.5))
         assert (outcome.programming, outcome.sync_s) == ("programmed", 5.5)
         assert outcome.programmed_after_s == 7.5
+
+    def test_the_one_after_which_all_was_seen_counts_not_the_first(self) -> None:
+        again = a_sync(started_at_s=18.0, ended_at_s=19.0, elapsed_s=1.0)
+        outcome = derive_outcome(self.evidence(self.four, self.six, again, programmed_at_s=19.0))
+        assert (outcome.programming, outcome.sync_s, outcome.syncs) == ("programmed", 1.0, 3)
 
     @pytest.mark.parametrize("alone", ["four", "six"])
     def test_one_family_is_not_enough(self, alone: str) -> None:

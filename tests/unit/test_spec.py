@@ -98,6 +98,11 @@ class TestRealNode:
             ({"oom_policy": {"kubelet": 1001}}, "oom_policy", "out of bounds"),
             ({"kube_proxy": "1.35"}, "kube_proxy", "'1.35' is no exact version"),
             ({"kube_proxy_config": {"mode": "iptables"}}, "kube_proxy_config", "give proxy_mode='iptables'"),
+            (
+                {"proxy_mode": "iptables", "capture_transactions": True},
+                "capture_transactions",
+                "hands nothing to nft in iptables mode",
+            ),
         ],
     )
     def test_an_unsound_one_is_refused(self, changes: dict[str, Any], where: str, message: str) -> None:

@@ -16,11 +16,13 @@ from framework.fleet import INDEX_LABEL, node_address, node_name, zone
 from framework.spec import EndpointMode, ManyServicesSpec, ServiceSpec
 from framework.workload import (
     NAMESPACE,
+    answering,
     daemonset_manifest,
     many_services_calls,
     pod_calls,
     pod_status_calls,
     programmed,
+    replacement_calls,
     sentinel_calls,
     service_manifests,
     slice_calls,
@@ -178,6 +180,21 @@ def test_many_services_have_endpoints_of_their_own_before_they_are_there() -> No
     assert addresses == [node_address(index) for index in range(60)]
 
 
+def test_a_replaced_endpoint_moves_in_every_family_and_service() -> None:
+    spec = a_service(250, dual_stack=True, services=2)
+    calls = list(replacement_calls(spec, {105}, [105]))
+    assert {call.method for call in calls} == {"PUT"}
+    made = {call.path.rpartition("/")[2]: decode(call) for call in calls}
+    assert set(made) == {"web-000100", "web-000100-v6", "web-2-000100", "web-2-000100-v6"}
+    before = {piece["metadata"]["name"]: piece for piece in slices(250, dual_stack=True, services=2)}
+    all_before = {entry["addresses"][0] for piece in before.values() for entry in piece["endpoints"]}
+    for name, piece in made.items():
+        pairs = zip(piece["endpoints"], before[name]["endpoints"], strict=True)
+        moved = [new["addresses"][0] for new, old in pairs if new != old]
+        assert len(moved) == 1
+        assert all_before.isdisjoint(moved)
+
+
 class TestProgrammed:
     """What a node makes of a workload: the log counts what kube-proxy knows, the ruleset what is left."""
 
@@ -221,6 +238,32 @@ class TestProgrammed:
     def test_a_zone_without_endpoints_uses_all(self) -> None:
         spec = a_service(3, traffic_distribution="PreferSameZone")
         assert programmed(spec, node_zone=zone(7)).endpoints == 3
+
+    @pytest.mark.parametrize("changes", [{}, {"dual_stack": True}, {"headless": True}, {"services": 3}])
+    def test_of_a_withdrawn_one_nothing_may_be_left(self, changes: dict[str, Any]) -> None:
+        spec = a_service(1000, **changes)
+        found = programmed(spec, applied=False)
+        assert (found.endpoints_logged, found.endpoints, found.service_ports) == (0, 0, 0)
+        assert found.families == programmed(spec).families
+
+    @pytest.mark.parametrize(
+        ("changes", "met"),
+        [
+            ({}, 1000),
+            ({"ports": (80, 443), "services": 3, "dual_stack": True}, 1000),
+            ({"session_affinity": "ClientIP"}, 1),
+            ({"session_affinity": "ClientIP", "internal_traffic_policy": "Local"}, 0),
+            ({"traffic_distribution": "PreferSameZone"}, 63),
+            ({"internal_traffic_policy": "Local"}, 0),
+            ({"headless": True}, 0),
+        ],
+    )
+    def test_what_a_client_meets(self, changes: dict[str, Any], met: int) -> None:
+        assert answering(a_service(1000, **changes)) == met
+        assert answering(a_service(1000, **changes), applied=False) == 0
+
+    def test_of_many_services_the_first_is_asked(self) -> None:
+        assert answering(ManyServicesSpec(name="small", count=500, endpoints_each=2)) == 2
 
     def test_of_many_services(self) -> None:
         spec = ManyServicesSpec(name="small", count=500, endpoints_each=2, ports=(80, 443))
