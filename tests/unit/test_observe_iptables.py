@@ -55,6 +55,19 @@ def test_a_service_whose_packets_are_dropped_has_a_port_and_no_endpoint(reason: 
     assert (found.endpoints, found.service_ports) == (0, 1)
 
 
+@pytest.mark.parametrize("address", ["10.64.0.{}", "fd00:10:64::{}"])
+def test_endpoints_that_the_service_has_no_longer_are_unexpected(address: str) -> None:
+    listing = (
+        LISTING.replace("10.64.0.", "[fd00:10:64::").replace(":80\n", "]:80\n") if ":" in address else LISTING
+    )
+    counter = IptablesCounter({SERVICE})
+    counter.feed(listing)
+    now = {(address.format(number), "80") for number in (1, 2, 3)}
+    assert counter.ruleset(now).unexpected == 0
+    assert counter.ruleset(now - {(address.format(2), "80")}).unexpected == 1
+    assert counter.ruleset().unexpected == 0
+
+
 def test_families_have_chains_of_the_same_name() -> None:
     six = LISTING.replace("10.64.0.", "[fd00:10:64::").replace(":80\n", "]:80\n")
     found = count(LISTING, six)
