@@ -273,16 +273,20 @@ def other_runs(mine: Path) -> tuple[OtherRun, ...]:
 def all_runs(runs: Path) -> tuple[OtherRun, ...]:
     """Every state folder below ``runs``, with whether its process still lives."""
     folders = sorted(runs.iterdir()) if runs.is_dir() else []
-    return tuple(OtherRun(folder, _state(folder)) for folder in folders if folder.is_dir())
+    states = ((folder, _state(folder)) for folder in folders if folder.is_dir())
+    return tuple(OtherRun(folder, state) for folder, state in states if state is not None)
 
 
-def _state(folder: Path) -> Literal["alive", "kept", "dead"]:
+def _state(folder: Path) -> Literal["alive", "kept", "dead"] | None:
+    """None where the run ended, and its folder went, while it was looked at."""
     lock = filelock.FileLock(folder / "owner.lock", timeout=0)
     try:
         with lock:
             return "kept" if (folder / "kept").exists() else "dead"
     except filelock.Timeout:
         return "alive"
+    except FileNotFoundError:
+        return None
 
 
 def clean(root: Path | None = None, *, include_kept: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -297,9 +301,11 @@ def clean(root: Path | None = None, *, include_kept: bool) -> tuple[tuple[str, .
             if run.state == "alive" or (run.state == "kept" and not include_kept):
                 continue
             lock = filelock.FileLock(run.folder / "owner.lock", timeout=0)
-            with contextlib.suppress(filelock.Timeout):
+            try:
                 lock.acquire()
-                left = Ledger(run.folder, lock).finish()
-                failures += left
-                removed += [] if left else [run.run_id]
+            except (filelock.Timeout, FileNotFoundError):
+                continue
+            left = Ledger(run.folder, lock).finish()
+            failures += left
+            removed += [] if left else [run.run_id]
     return tuple(removed), tuple(failures)
