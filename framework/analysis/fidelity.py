@@ -302,8 +302,15 @@ def _true_victim(kill: OomKill, limit_bytes: int, oom_scores: Mapping[str, int])
 
 
 def _ready_refusals(facts: RunFacts, evidence: Evidence) -> Iterator[Doubt]:
-    """A node that stayed Ready only because the control plane is more patient than production's."""
-    if facts.node_monitor_grace_period_s <= PRODUCTION_GRACE_S:
+    """A node that stayed Ready only because the control plane is more patient than production's.
+
+    One that it called NotReady in the end was called so later than in production, and no less.
+    """
+    since_s = evidence.workload_applied_at_s
+    called_not_ready = any(
+        sample.ready in {"False", "Unknown"} for sample in evidence.status if sample.at_s >= since_s
+    )
+    if facts.node_monitor_grace_period_s <= PRODUCTION_GRACE_S or called_not_ready:
         return
     silences_s = [sample.lease_age_s or 0.0 for sample in evidence.status if sample.ready == "True"]
     silence_s = max(silences_s, default=0.0)

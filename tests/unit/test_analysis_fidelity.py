@@ -155,6 +155,10 @@ class TestReadyRefusals:
         evidence = an_evidence(status=(a_look(12, ready, lease_age_s),))
         assert refusals(facts(node_monitor_grace_period_s=grace_s), evidence) == ()
 
+    def test_one_that_was_called_not_ready_in_the_end_is_no_less_so(self) -> None:
+        evidence = an_evidence(status=(a_look(18, lease_age_s=61.0), a_look(19, "Unknown", 62.0)))
+        assert refusals(facts(node_monitor_grace_period_s=700), evidence) == ()
+
 
 class TestFleet:
     def test_fakes_that_died_make_programming_and_readiness_unknown(self) -> None:
