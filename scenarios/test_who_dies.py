@@ -36,13 +36,9 @@ pages are the host's."""
 
 
 @pytest.fixture
-def production_times(fleet):
+def service(fleet, daemonset_service):
     """Without a fleet the control plane can afford production's grace period; slices need no fakes."""
     fleet.set_to(0)
-
-
-@pytest.fixture
-def service(production_times, daemonset_service):
     return daemonset_service(endpoints=ENDPOINTS, mode="endpointslices", ports=PORTS)
 
 
@@ -119,9 +115,8 @@ def test_a_kubelet_that_starts_again_dies_again_and_the_node_stays_ready(service
     assert loop.period_s == pytest.approx(30, abs=5)
 
 
-def test_a_node_that_pays_for_its_text_starves_and_turns_not_ready(
-    production_times, daemonset_service, real_node
-):
+def test_a_node_that_pays_for_its_text_starves_and_turns_not_ready(fleet, daemonset_service, real_node):
+    fleet.set_to(0)
     service = daemonset_service(endpoints=ENDPOINTS, mode="endpointslices")
     node = real_node(memory="160MiB", kube_proxy=KUBE_PROXY)
     measurement = node.program(service, Watch(until_not_ready=True))
