@@ -14,9 +14,9 @@ node dies before them, and among them nft, the largest. A few cells decide:
 * below the limit at which anybody is killed, a node that pays for its daemons' text reclaims that text again
   and again: every daemon lives and none gets on, the lease expires, and the node turns NotReady.
 
-Two of them boot into a cluster that has the Service: in a running one the first slices to arrive would fit, and
-the rules of these endpoints go on serving. A sync that fails when kube-proxy starts is not tried again by itself:
-only what comes after it goes through the runner that retries.
+Two of them boot into a cluster that has the Service: in a running one the first slices to arrive would fit,
+and the rules of these endpoints go on serving. A sync that fails when kube-proxy starts is not tried again by
+itself: only what comes after it goes through the runner that retries.
 
 10,000 endpoints and two ports let kube-proxy 1.35 write 20,000 endpoint chains, for which nft needs 230 MiB.
 `--all-cells` measures the whole matrix of policy, ballast and limit.
