@@ -14,7 +14,7 @@ from typing import Final
 from rich import box
 from rich.table import Table
 
-from framework.analysis import describe_ready
+from framework.analysis import BAD_FATES, describe_ready
 from framework.outcome import Outcome, RunResult, Served
 from framework.units import mib, short_count
 
@@ -32,7 +32,10 @@ def asks_who_dies(result: RunResult) -> bool:
     chosen = asked.get("oom_policy") not in {None, "production"} or (
         asked.get("ballast") and not asked.get("ballast_profile")
     )
-    return outcome is not None and bool(outcome.victims or chosen)
+    if outcome is None:
+        return False
+    ended_badly = any(seen.fate in BAD_FATES for seen in outcome.fates)
+    return bool(outcome.victims or ended_badly or chosen)
 
 
 def who_dies_table(results: Sequence[RunResult], style: box.Box) -> Table:
