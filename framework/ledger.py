@@ -205,6 +205,16 @@ class Ledger:
             self._rewrite(staying)
         return failures
 
+    def remove(self, things: Sequence[Thing], *, whose: str, where: str) -> None:
+        """``undo`` that raises KilonodeError with what could not be removed of ``whose`` things."""
+        failures = self.undo(things)
+        if failures:
+            raise KilonodeError(
+                f"{whose} left something behind: {'; '.join(failures)}",
+                where=where,
+                remedy="run `kilonode clean`",
+            )
+
     def finish(self) -> tuple[str, ...]:
         """Undo everything and, when nothing is left, remove the state folder; gives what is left."""
         failures = self.undo()

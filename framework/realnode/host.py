@@ -25,7 +25,6 @@ from framework import network
 from framework.binaries import Binaries, Binary
 from framework.cgroup import MemoryCgroup, memory_cgroup
 from framework.cluster import ApiEndpoint, EmbeddedCluster
-from framework.errors import KilonodeError
 from framework.lazy import LazyModule
 from framework.ledger import Folder, Ledger, Netns, Thing
 from framework.oom_scores import lowest_score, plan_scores
@@ -188,14 +187,8 @@ class HostNode:
         try:
             self._unregister()
         finally:
-            failures = self.ledger.undo(self.things)
-            self.things.clear()
-        if failures:
-            raise KilonodeError(
-                f"the node left something behind: {'; '.join(failures)}",
-                where=self.name,
-                remedy="run `kilonode clean`",
-            )
+            things, self.things = self.things, []
+            self.ledger.remove(things, whose="the node", where=self.name)
 
     def keep_logs(self, folder: Path) -> None:
         """Copy the daemons' logs and configuration to ``folder``."""

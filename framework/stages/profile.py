@@ -136,11 +136,7 @@ class _Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        failures = self._ledger.undo(self._things)
-        if failures:
-            raise KilonodeError(
-                f"profiling left something behind: {'; '.join(failures)}", remedy="run `kilonode clean`"
-            )
+        self._ledger.remove(self._things, whose="profiling", where=self._name)
 
     def _make(self, thing: Thing, make: Callable[[], object]) -> None:
         self._ledger.record(thing)

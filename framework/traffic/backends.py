@@ -14,7 +14,6 @@ from typing import Final
 from framework import network
 from framework.cgroup import memory_cgroup
 from framework.cluster import EmbeddedCluster
-from framework.errors import KilonodeError
 from framework.fleet import ENDPOINTS_V6, FAKE_RANGE
 from framework.ledger import Cgroup, Ledger, Netns, Thing
 from framework.process import Daemon
@@ -67,7 +66,7 @@ class Backends:
             daemon.stop()
         self._daemons.clear()
         network.delete_link(LINK, netns=self._cluster_netns)
-        undo(self._ledger, self._things, where=self.netns)
+        self._ledger.remove(self._things, whose="traffic", where=self.netns)
 
     def _start(self, port: int) -> Daemon:
         daemon = Daemon.start(
@@ -84,12 +83,3 @@ class Backends:
 
         wait_until(answering, what=f"backends on port {port}", timeout_s=START_TIMEOUT_S)
         return daemon
-
-
-def undo(ledger: Ledger, things: tuple[Thing, ...], *, where: str) -> None:
-    """Remove ``things``. Raises KilonodeError with what stays."""
-    failures = ledger.undo(things)
-    if failures:
-        raise KilonodeError(
-            f"this was left behind: {'; '.join(failures)}", where=where, remedy="run `kilonode clean`"
-        )

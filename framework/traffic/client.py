@@ -13,15 +13,16 @@ from __future__ import annotations
 import ipaddress
 import sys
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from framework import network
 from framework.fleet import ENDPOINTS_V6, FAKE_RANGE
 from framework.ledger import Ledger, Netns, Thing
 from framework.outcome import Connect
 from framework.process import Daemon
+from framework.spec import Protocol
 from framework.traffic import ask
-from framework.traffic.backends import Backends, undo
+from framework.traffic.backends import Backends
 from framework.traffic.records import parse_connects
 
 CLIENTS_RANGE: Final = ipaddress.IPv4Network("100.64.0.0/16")
@@ -36,8 +37,6 @@ ATTEMPT_TIMEOUT_S: Final = 1.0
 ATTEMPT_S_MAX: Final = ATTEMPT_TIMEOUT_S + 0.25
 """An attempt that began longer ago has ended, and its line is written."""
 LINK: Final = "client"
-
-Protocol = Literal["TCP", "UDP"]
 
 
 class Asking:
@@ -144,7 +143,7 @@ class Client:
         for asking in self._askings:
             asking.stop()
         network.delete_link(LINK, netns=self._node_netns)
-        undo(self._ledger, self._things, where=self.netns)
+        self._ledger.remove(self._things, whose="the client", where=self.netns)
 
 
 def client_subnets(node_address: str) -> tuple[network.Network, ...]:

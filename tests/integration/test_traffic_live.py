@@ -26,9 +26,8 @@ from framework.observe import delete_ruleset, read_ruleset
 from framework.outcome import Connect, Traffic
 from framework.process import inside, run
 from framework.realnode import CopyPool, HostNode
-from framework.spec import RealNodeSpec, ServiceSpec
+from framework.spec import Protocol, RealNodeSpec, ServiceSpec
 from framework.traffic import ATTEMPT_S_MAX, Asking, Backends, Client
-from framework.traffic.client import Protocol
 from framework.units import MIB
 from framework.wait import wait_until
 from framework.workload import NAMESPACE, DaemonSetService

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from framework import ledger as module
-from framework.errors import BadInputError
+from framework.errors import BadInputError, KilonodeError
 from framework.ledger import (
     STATE_ENV,
     Folder,
@@ -116,6 +116,14 @@ class TestOneRun:
         assert ledger.things() == (whole,)
         assert ledger.finish() == ()
         assert not (tmp_path / "whole").exists()
+
+    def test_who_left_what_is_an_error(self, ledger: Ledger, tmp_path: Path, sysctls: Path) -> None:
+        stuck = Sysctl("kernel/no-such-thing", "1")
+        ledger.record(stuck)
+        with pytest.raises(KilonodeError, match=r"the node left something behind: .*no-such-thing") as caught:
+            ledger.remove([stuck], whose="the node", where="real-1")
+        assert (caught.value.where, caught.value.remedy) == ("real-1", "run `kilonode clean`")
+        assert ledger.things() == (stuck,)
 
     def test_what_can_not_be_removed_is_told_and_stays_written_down(
         self, ledger: Ledger, tmp_path: Path, sysctls: Path

@@ -23,8 +23,9 @@ from framework.fleet import ENDPOINTS_V6, FAKE_RANGE
 from framework.network import CLUSTER_RANGE, link_local
 from framework.outcome import Connect
 from framework.process import Daemon
+from framework.spec import Protocol
 from framework.traffic import Asking, answer, ask, parse_connects
-from framework.traffic.client import CLIENTS_RANGE, CLIENTS_RANGE_V6, Protocol, client_subnets
+from framework.traffic.client import CLIENTS_RANGE, CLIENTS_RANGE_V6, client_subnets
 from framework.wait import wait_until
 
 WAIT_S = 10.0
