@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from framework.outcome import OomScores
+from framework.process import CAP_SYS_RESOURCE, has_capability
 from framework.spec import OOM_SCORE_MAX, OOM_SCORE_MIN, Ballast, OomPolicy, RealNodeSpec
 
 DAEMON_SCORE: Final = -999
@@ -28,8 +29,6 @@ BESTEFFORT_SCORE: Final = 1000
 SYSTEM_SCORE: Final = 0
 """guaranteedOOMScoreAdj and besteffortOOMScoreAdj in pkg/kubelet/qos/policy.go; what nobody sets is 0."""
 _COPY_NUMBER: Final = re.compile(r"\d{3}-", re.ASCII)
-_CAP_SYS_RESOURCE: Final = 24
-"""linux/capability.h."""
 _CHILDREN: Final[Mapping[str, tuple[str, int]]] = {
     **dict.fromkeys(
         (
@@ -122,8 +121,6 @@ def score_of(comm: str, by_comm: Mapping[str, int]) -> int:
 
 def lowest_score(proc: Path = Path("/proc/self")) -> int:
     """The lowest oom_score_adj that this process may give to another."""
-    for line in (proc / "status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "CapEff" and int(value, 16) >> _CAP_SYS_RESOURCE & 1:
-            return OOM_SCORE_MIN
+    if has_capability(CAP_SYS_RESOURCE, proc):
+        return OOM_SCORE_MIN
     return int((proc / "oom_score_adj").read_text())

@@ -263,9 +263,9 @@ def oom_score_adj_of(pid: int) -> int | None:
         return None
 
 
-def has_capability(number: int) -> bool:
+def has_capability(number: int, proc: Path = Path("/proc/self")) -> bool:
     """Whether this process has a capability in effect, by its number in capability.h."""
-    status = Path("/proc/self/status").read_text()
+    status = (proc / "status").read_text()
     effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
     return bool(int(effective.split()[1], 16) >> number & 1)
 

@@ -29,7 +29,7 @@ from framework.lazy import LazyModule
 from framework.ledger import Folder, Ledger, Netns, Thing
 from framework.oom_scores import lowest_score, plan_scores
 from framework.outcome import DaemonRecord, Measure, OomScores, PodRecord
-from framework.process import CAP_SYS_RESOURCE, Daemon, has_capability
+from framework.process import CAP_SYS_RESOURCE, Daemon, has_capability, oom_score_adj_of
 from framework.realnode import config, hold
 from framework.realnode.pods import Pods
 from framework.realnode.private_copy import CopyPool, Executables, evict
@@ -358,10 +358,8 @@ class HostNode:
 
 def _describe(daemon: Daemon, role: Literal["daemon", "ballast"]) -> DaemonRecord:
     peak: Measure | None = None
-    score = 0
     try:
         status = Path(f"/proc/{daemon.pid}/status").read_text()
-        score = int(Path(f"/proc/{daemon.pid}/oom_score_adj").read_text())
     except (FileNotFoundError, ProcessLookupError):
         status = ""
     for line in status.splitlines():
@@ -372,6 +370,6 @@ def _describe(daemon: Daemon, role: Literal["daemon", "ballast"]) -> DaemonRecor
         pid=daemon.pid,
         exit_code=daemon.exit_code,
         memory_bytes_peak=peak,
-        oom_score_adj=score,
+        oom_score_adj=oom_score_adj_of(daemon.pid) or 0,
         role=role,
     )
