@@ -40,7 +40,6 @@ from framework.outcome import (
     Ruleset,
 )
 from framework.realnode import HostNode
-from framework.spec import Loader
 
 METRICS_TIMEOUT_S: Final = 10.0
 
@@ -79,14 +78,12 @@ class Marks:
     programmed_at_s: float | None
     settled_at_s: float
     ruleset: Ruleset
-    kube_proxy: str
     endpoint_mode: str
     endpoints_expected: int
     addresses_expected: int
     addresses_gone: tuple[str, ...]
     expected: Programmed
     shape: str
-    loader: Loader
     connects: tuple[Connect, ...]
     node_monitor_grace_period_s: float
 
@@ -146,7 +143,7 @@ class Observers:
         return Evidence(
             zero_utc=self._clock.zero_utc.isoformat(),
             node=self._host.name,
-            kube_proxy=marks.kube_proxy,
+            kube_proxy=self._host.spec.kube_proxy,
             endpoints_expected=marks.endpoints_expected,
             endpoint_mode=marks.endpoint_mode,
             workload_applied_at_s=marks.applied_at_s,
@@ -180,7 +177,7 @@ class Observers:
             node_monitor_grace_period_s=marks.node_monitor_grace_period_s,
             expected=marks.expected,
             shape=marks.shape,
-            loader=marks.loader,
+            loader=self._host.spec.loader,
         )
 
     def _cgroup(self, window: Window, end: CgroupSample) -> CgroupEvidence:

@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Final, Literal, TypeVar
 
 from framework import guard, ledger
@@ -65,7 +66,6 @@ class Lab:
         self._nodes: list[HostNode] = []
         self._node_count = 0
         self._backends: Backends | None = None
-        self._pods_obstacle: str | None = None
         self._copies: CopyPool
         self._broken: KilonodeError | None = None
 
@@ -229,14 +229,16 @@ class Lab:
         """
         if not spec.may_have_pods:
             return spec.settled(pods_run=False)
-        if self._pods_obstacle is None:
-            self._pods_obstacle = obstacle(self.binaries, self.ledger) or ""
-        if self._pods_obstacle and spec.pods:
+        if self._pods_obstacle is not None and spec.pods:
             raise MissingRequirementError(
                 f"real pods can't run on this machine: {self._pods_obstacle}",
                 remedy='use a machine where runc can start containers, or give the ballast form="process"',
             )
-        return spec.settled(pods_run=not self._pods_obstacle)
+        return spec.settled(pods_run=self._pods_obstacle is None)
+
+    @cached_property
+    def _pods_obstacle(self) -> str | None:
+        return obstacle(self.binaries, self.ledger)
 
     def retire(self, node: HostNode) -> None:
         """Remove a real node."""

@@ -29,11 +29,13 @@ import msgspec
 
 from framework import guard
 from framework.analysis import (
+    PHASE_WORDS,
     Expectation,
     RunFacts,
     VerdictError,
     derive_outcome,
     describe_ballast,
+    describe_scores,
     deviations,
     judge,
     refusals,
@@ -337,7 +339,6 @@ class RealNode:
         """Act and follow. ``act`` gives the moment from which the node pays (CLOCK_BOOTTIME, seconds)."""
         if watch.until_not_ready:
             self._wait_for_lease()
-        self._lab.backends.serve(service.spec.ports)
         begun = self._begin(phase, service, parameters)
         with self._lab.phase("programming", f"{_words(phase, service)} on {self.name}"):
             applied_at_s = act() - self._clock.zero_s
@@ -348,6 +349,8 @@ class RealNode:
     def _begin(
         self, phase: Phase, service: Workload, parameters: Mapping[str, int] = _NO_PARAMETERS
     ) -> _Begun:
+        if self._client is not None:
+            self._lab.backends.serve(service.spec.ports)
         started = self._started(service, phase, parameters)
         return _Begun(started, self._lab.run_folder.start(started), self._observers.begin(phase))
 
@@ -356,19 +359,22 @@ class RealNode:
     ) -> Generator[None, None, _Settled]:
         """Until it is settled, and as much longer as ``watch`` says; waits wherever it yields."""
         deadline_s = applied_at_s + _timeout_s(service, watch)
+        expected = self._expected(service)
         settled: _Settled | None = None
         listed_at_s = applied_at_s
         while settled is None or self._watches_on(applied_at_s, watch):
             guard.check()
-            sync = self._complete_sync(service, phase, applied_at_s, listed_at_s)
-            if sync is not None and (settled is None or settled.programmed_at_s is None):
-                listed_at_s = self._clock.now_s()
-                ruleset = self._listing(service)
-                if self._expected(service).matches(ruleset):
-                    settled = _Settled(sync.ended_at_s or listed_at_s, sync.ended_at_s, ruleset)
-                    continue
-            if settled is None and self._is_decided(applied_at_s, watch, deadline_s):
-                settled = _Settled(self._clock.now_s())
+            if settled is None or settled.programmed_at_s is None:
+                syncs = [s for s in self._observers.syncs if (s.ended_at_s or 0.0) >= applied_at_s]
+                sync = _complete_sync(syncs, expected, phase, listed_at_s)
+                if sync is not None:
+                    listed_at_s = self._clock.now_s()
+                    ruleset = self._listing(service)
+                    if expected.matches(ruleset):
+                        settled = _Settled(sync.ended_at_s or listed_at_s, sync.ended_at_s, ruleset)
+                        continue
+                if settled is None and self._is_decided(syncs, watch, deadline_s):
+                    settled = _Settled(self._clock.now_s())
             yield
         until_s = self._clock.now_s() + SETTLED_WATCHED_S
         while self._clock.now_s() < until_s:
@@ -379,45 +385,14 @@ class RealNode:
         """What the node is to be programmed with at this moment."""
         return programmed(service.spec, node_zone=self._zone, applied=service.is_applied)
 
-    def _complete_sync(
-        self, service: Workload, phase: Phase, applied_at_s: float, since_s: float
-    ) -> ProxySync | None:
-        """The sync by which all may have been programmed; ``since_s`` is when that was last looked at.
-
-        Every family must have had one since ``applied_at_s``, and some family one since then. Given is the
-        one that ended last, of each family the first since then; the last where the log can't tell, by the
-        number of endpoints, which sync had the changes.
-        """
-        expected = self._expected(service)
-        full_only = phase in _FULL_SYNC_PHASES
-        pick = 0 if full_only or phase == "first_programming" else -1
-        ends: list[tuple[float, ProxySync]] = []
-        for family in expected.families:
-            ended = [
-                (sync.ended_at_s or 0.0, sync)
-                for sync in self._observers.syncs
-                if expected.is_complete(sync, family)
-                and (sync.ended_at_s or 0.0) >= applied_at_s
-                and (sync.full or not full_only)
-            ]
-            if not ended:
-                return None
-            ends.append(([each for each in ended if each[0] >= since_s] or ended[-1:])[pick])
-        at_s, last = max(ends, key=lambda each: each[0])
-        return last if at_s >= since_s else None
-
-    def _is_decided(self, applied_at_s: float, watch: Watch, deadline_s: float) -> bool:
+    def _is_decided(self, syncs: Sequence[ProxySync], watch: Watch, deadline_s: float) -> bool:
+        """By the time, the node controller, failed ``syncs`` of this phase, or a daemon's death."""
         if self._clock.now_s() >= deadline_s:
             return True
-        failed = [
-            sync
-            for sync in self._observers.syncs
-            if sync.error is not None and (sync.ended_at_s or 0.0) >= applied_at_s
-        ]
         look = self._observers.last_look
         if watch.until_not_ready and look is not None and look.ready != "True":
             return True
-        return len(failed) >= watch.failures or self._is_dead()
+        return sum(sync.error is not None for sync in syncs) >= watch.failures or self._is_dead()
 
     def _is_dead(self) -> bool:
         """A daemon of the node is gone for good, for a while already."""
@@ -461,12 +436,10 @@ class RealNode:
                 programmed_at_s=settled.programmed_at_s,
                 settled_at_s=settled.at_s,
                 ruleset=settled.ruleset or self._listing(service),
-                kube_proxy=self.spec.kube_proxy,
                 endpoint_mode=service.spec.mode,
                 endpoints_expected=service.spec.proxy_endpoints if service.is_applied else 0,
                 expected=self._expected(service),
                 shape=self._shape(service),
-                loader=self.spec.loader,
                 addresses_expected=answering(service.spec, node_zone=self._zone, applied=service.is_applied),
                 addresses_gone=service.addresses_gone,
                 connects=self._connects_so_far(),
@@ -552,7 +525,7 @@ class RealNode:
                 "ballast_bytes": self.spec.ballast_bytes,
                 "ballast": describe_ballast(self.spec.ballast),
                 "ballast_profile": self.spec.ballast_profile,
-                "oom_policy": policy if isinstance(policy, str) else _scores_text(policy),
+                "oom_policy": policy if isinstance(policy, str) else describe_scores(policy),
                 "restart": self.spec.restart,
                 "text": self.spec.text,
                 "capture_transactions": self.spec.capture_transactions,
@@ -573,7 +546,6 @@ def program_together(
 ) -> tuple[Measurement, ...]:
     """First programming of several nodes at once, under one Service; in the order of ``nodes``."""
     phase: Phase = "first_programming"
-    nodes[0]._lab.backends.serve(service.spec.ports)
     begun = [node._begin(phase, service) for node in nodes]
     names = ", ".join(node.name for node in nodes)
     with nodes[0]._lab.phase("programming", f"{_words(phase, service)} on {names}"):
@@ -591,6 +563,31 @@ def program_together(
         node._capture(service, one, at_s, end)
         for node, one, at_s, end in zip(nodes, begun, applied_at_s, settled, strict=True)
     )
+
+
+def _complete_sync(
+    syncs: Sequence[ProxySync], expected: Programmed, phase: Phase, since_s: float
+) -> ProxySync | None:
+    """The one of ``syncs`` of this phase by which all may have been programmed.
+
+    Every family must have had one, and some family one since ``since_s``, when that was last looked at. Given
+    is the one that ended last, of each family the first since then; the last where the log can't tell, by the
+    number of endpoints, which sync had the changes.
+    """
+    full_only = phase in _FULL_SYNC_PHASES
+    pick = 0 if full_only or phase == "first_programming" else -1
+    ends: list[tuple[float, ProxySync]] = []
+    for family in expected.families:
+        ended = [
+            (sync.ended_at_s or 0.0, sync)
+            for sync in syncs
+            if expected.is_complete(sync, family) and (sync.full or not full_only)
+        ]
+        if not ended:
+            return None
+        ends.append(([each for each in ended if each[0] >= since_s] or ended[-1:])[pick])
+    at_s, last = max(ends, key=lambda each: each[0])
+    return last if at_s >= since_s else None
 
 
 def _drive(followed: Sequence[Generator[None, None, _Settled]]) -> list[_Settled]:
@@ -614,10 +611,5 @@ def _timeout_s(service: Workload, watch: Watch) -> float:
     return PROGRAM_TIMEOUT_S + PROGRAM_TIMEOUT_S_PER_ENDPOINT * service.spec.proxy_endpoints
 
 
-def _scores_text(scores: Mapping[str, int]) -> str:
-    """``kubelet 0, kube-proxy -500``."""
-    return ", ".join(f"{name} {score}" for name, score in sorted(scores.items()))
-
-
 def _words(phase: Phase, service: Workload) -> str:
-    return f"{phase.replace('_', ' ')}, {service.spec.endpoints:,} endpoints"
+    return f"{PHASE_WORDS[phase]}, {service.spec.endpoints:,} endpoints"

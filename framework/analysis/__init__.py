@@ -11,6 +11,7 @@ from framework.analysis.table import (
     describe_measure,
     describe_outcome,
     describe_ready,
+    describe_scores,
     outcome_rows,
     render_rows,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "describe_measure",
     "describe_outcome",
     "describe_ready",
+    "describe_scores",
     "deviations",
     "expect",
     "failure_order",

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
+from framework.analysis.fates import readiness
+from framework.analysis.table import describe_scores
 from framework.cluster.lease_budget import PRODUCTION_GRACE_S, PRODUCTION_LEASE_S
 from framework.oom_scores import score_of, scores_by_comm
 from framework.outcome import Component, Doubt, Evidence, FidelityItem, OomCandidate, OomKill, OomScores
@@ -127,10 +129,9 @@ def _oom_score_items(scores: OomScores) -> Iterator[FidelityItem]:
             effect="the kernel chooses by size alone; in production anything above -999 goes first",
         )
     if scores.policy == "explicit":
-        asked = ", ".join(f"{name} {score}" for name, score in sorted(scores.asked.items()))
         yield FidelityItem(
             id="oom-explicit",
-            what=f"oom_score_adj as asked: {asked}",
+            what=f"oom_score_adj as asked: {describe_scores(scores.asked)}",
             effect="other scores than production's choose other victims",
         )
     if scores.shift and scores.policy != "flat":
@@ -306,10 +307,7 @@ def _ready_refusals(facts: RunFacts, evidence: Evidence) -> Iterator[Doubt]:
 
     One that it called NotReady in the end was called so later than in production, and no less.
     """
-    since_s = evidence.workload_applied_at_s
-    called_not_ready = any(
-        sample.ready in {"False", "Unknown"} for sample in evidence.status if sample.at_s >= since_s
-    )
+    called_not_ready = readiness(evidence).not_ready_at_s is not None
     if facts.node_monitor_grace_period_s <= PRODUCTION_GRACE_S or called_not_ready:
         return
     silences_s = [sample.lease_age_s or 0.0 for sample in evidence.status if sample.ready == "True"]

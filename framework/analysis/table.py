@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from framework.outcome import Fate, Measure, Outcome, Phase, Programming, Traffic
@@ -110,6 +110,11 @@ def describe_ballast(ballast: Sequence[Ballast]) -> str:
         f"{'' if each.content == 'anonymous' else ' page cache'}"
         for each in ballast
     )
+
+
+def describe_scores(scores: Mapping[str, int]) -> str:
+    """``kube-proxy -500, kubelet 0``."""
+    return ", ".join(f"{name} {score}" for name, score in sorted(scores.items()))
 
 
 def render_rows(rows: tuple[tuple[str, str], ...]) -> str:
