@@ -44,15 +44,13 @@ def measured(claim: Claim, results: Sequence[RunResult], stages: Sequence[Stages
     return _MEASURES[claim.measure](claim, of_nft)
 
 
-def _plain(
-    results: Sequence[RunResult], endpoints: int | None, phase: Phase = "first_programming"
-) -> RunResult | str:
+def _plain(results: Sequence[RunResult], endpoints: int | None) -> RunResult | str:
     """The newest measurement of a plain Service that was programmed; else why there is none."""
     found = [
         result
         for result in results
         if result.outcome is not None
-        and result.outcome.phase == phase
+        and result.outcome.phase == "first_programming"
         and result.outcome.programming == "programmed"
         and result.outcome.endpoints == endpoints
         and result.parameters.get("shape", "plain") == "plain"
@@ -69,6 +67,15 @@ def _of_outcome(result: RunResult | str, figure: Callable[[Outcome], Found]) -> 
         return result
     assert result.outcome is not None  # noqa: S101 - _plain picks only those
     return figure(result.outcome)
+
+
+def _of_both(one: float | str, other: float | str, figure: Callable[[float, float], Figure]) -> Found:
+    """The figure of two values, or why the first that is missing is."""
+    if isinstance(one, str):
+        return one
+    if isinstance(other, str):
+        return other
+    return figure(one, other)
 
 
 def _megabytes(measure: Measure | None) -> Found:
@@ -102,13 +109,12 @@ def _nft_cpu_s(claim: Claim, results: Sequence[RunResult]) -> Found:
 
 def _growth_exponent(claim: Claim, results: Sequence[RunResult]) -> Found:
     del claim
-    small, large = _nft_value(results, 10_000), _nft_value(results, 100_000)
-    if isinstance(small, str):
-        return small
-    if isinstance(large, str):
-        return large
-    exponent = math.log10(large / small)
-    return Figure(value=exponent, bound="exact", text=f"endpoints to the {exponent:.2f} from 10,000 on")
+
+    def figure(small: float, large: float) -> Figure:
+        exponent = math.log10(large / small)
+        return Figure(value=exponent, bound="exact", text=f"endpoints to the {exponent:.2f} from 10,000 on")
+
+    return _of_both(_nft_value(results, 10_000), _nft_value(results, 100_000), figure)
 
 
 def _nft_value(results: Sequence[RunResult], endpoints: int) -> float | str:
@@ -118,13 +124,12 @@ def _nft_value(results: Sequence[RunResult], endpoints: int) -> float | str:
 
 def _nft_bytes_per_endpoint(claim: Claim, results: Sequence[RunResult]) -> Found:
     del claim
-    none, many = _nft_value(results, 10), _nft_value(results, 10_000)
-    if isinstance(none, str):
-        return none
-    if isinstance(many, str):
-        return many
-    each = (many - none) / (10_000 - 10)
-    return Figure(value=each, bound="exact", text=f"{each / 1e3:.1f} KB")
+
+    def figure(few: float, many: float) -> Figure:
+        each = (many - few) / (10_000 - TINY_ENDPOINTS)
+        return Figure(value=each, bound="exact", text=f"{each / 1e3:.1f} KB")
+
+    return _of_both(_nft_value(results, TINY_ENDPOINTS), _nft_value(results, 10_000), figure)
 
 
 def _many_services(results: Sequence[RunResult]) -> list[tuple[int, RunResult]]:
@@ -309,13 +314,12 @@ def _quiet(claim: Claim, results: Sequence[RunResult]) -> Found:
 
 def _connect_p50_ratio(claim: Claim, results: Sequence[RunResult]) -> Found:
     del claim
-    few, many = _connect_p50_s(results, 10), _connect_p50_s(results, 100_000)
-    if isinstance(few, str):
-        return few
-    if isinstance(many, str):
-        return many
-    text = f"{few * 1e6:.0f} us, then {many * 1e6:.0f} us"
-    return Figure(value=many / few, bound="exact", text=text)
+
+    def figure(few: float, many: float) -> Figure:
+        text = f"{few * 1e6:.0f} us, then {many * 1e6:.0f} us"
+        return Figure(value=many / few, bound="exact", text=text)
+
+    return _of_both(_connect_p50_s(results, 10), _connect_p50_s(results, 100_000), figure)
 
 
 def _connect_p50_s(results: Sequence[RunResult], endpoints: int) -> float | str:
