@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from framework.cluster import EmbeddedCluster
 from framework.fleet import Fleet
 from framework.ledger import STATE_ENV, Ledger
 from framework.preflight import require_machine
-from framework.realnode import CopyPool
+from framework.realnode import CopyPool, HostNode
+from framework.spec import RealNodeSpec
 from framework.wait import wait_until
 
 STORY_TIMEOUT_S = 120.0
@@ -80,6 +81,25 @@ def fakes(cluster: EmbeddedCluster) -> Fleet:
 @pytest.fixture(scope="session")
 def copies(ledger: Ledger) -> CopyPool:
     return CopyPool(ledger.folder / "copies")
+
+
+@pytest.fixture(scope="session")
+def serving(
+    cluster: EmbeddedCluster, binaries: Binaries, ledger: Ledger, copies: CopyPool
+) -> Callable[[RealNodeSpec, str], AbstractContextManager[HostNode]]:
+    """``serving(spec, name)`` surrounds its body with a real node that runs kube-proxy."""
+
+    @contextmanager
+    def node(spec: RealNodeSpec, name: str) -> Iterator[HostNode]:
+        made = HostNode.prepare(spec, name, cluster=cluster, binaries=binaries, ledger=ledger, pool=copies)
+        try:
+            made.boot()
+            made.start_kube_proxy()
+            yield made
+        finally:
+            made.stop()
+
+    return node
 
 
 @dataclass(frozen=True)

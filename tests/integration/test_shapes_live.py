@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, get_args
 
 import pytest
 
-from framework.binaries import Binaries
 from framework.cluster import EmbeddedCluster
-from framework.ledger import Ledger
 from framework.observe import read_iptables, read_ruleset
 from framework.outcome import Ruleset
 from framework.preflight import require_iptables
-from framework.realnode import XTABLES, CopyPool, HostNode
+from framework.realnode import XTABLES, HostNode
 from framework.spec import ManyServicesSpec, ProxyMode, RealNodeSpec, ServiceSpec
 from framework.units import MIB
 from framework.wait import wait_until
@@ -37,25 +36,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module", params=get_args(ProxyMode))
 def node(
-    request: pytest.FixtureRequest,
-    cluster: EmbeddedCluster,
-    binaries: Binaries,
-    ledger: Ledger,
-    copies: CopyPool,
+    request: pytest.FixtureRequest, serving: Callable[[RealNodeSpec, str], AbstractContextManager[HostNode]]
 ) -> Iterator[HostNode]:
     mode: ProxyMode = request.param
     if mode == "iptables":
         require_iptables()
     spec = RealNodeSpec(memory_bytes=900 * MIB, kube_proxy=KUBE_PROXIES[mode], proxy_mode=mode)
-    made = HostNode.prepare(
-        spec, f"real-{mode}", cluster=cluster, binaries=binaries, ledger=ledger, pool=copies
-    )
-    try:
-        made.boot()
-        made.start_kube_proxy()
+    with serving(spec, f"real-{mode}") as made:
         yield made
-    finally:
-        made.stop()
 
 
 def listing(node: HostNode, workload: Workload) -> Ruleset:

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,27 +72,12 @@ def backends(cluster: EmbeddedCluster, ledger: Ledger) -> Iterator[Backends]:
 
 @pytest.fixture(scope="module", params=["1.35.0", "1.37.2"])
 def node(
-    request: pytest.FixtureRequest,
-    cluster: EmbeddedCluster,
-    binaries: Binaries,
-    ledger: Ledger,
-    copies: CopyPool,
+    request: pytest.FixtureRequest, serving: Callable[[RealNodeSpec, str], AbstractContextManager[HostNode]]
 ) -> Iterator[HostNode]:
     version: str = request.param
-    made = HostNode.prepare(
-        RealNodeSpec(memory_bytes=900 * MIB, kube_proxy=version),
-        f"real-{version.replace('.', '-')}",
-        cluster=cluster,
-        binaries=binaries,
-        ledger=ledger,
-        pool=copies,
-    )
-    try:
-        made.boot()
-        made.start_kube_proxy()
+    spec = RealNodeSpec(memory_bytes=900 * MIB, kube_proxy=version)
+    with serving(spec, f"real-{version.replace('.', '-')}") as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(scope="module")

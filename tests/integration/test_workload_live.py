@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import get_args
 
 import kubernetes
 import pytest
 
-from framework.binaries import Binaries
 from framework.cluster import ApiEndpoint, EmbeddedCluster
 from framework.fleet import Fleet, node_address
-from framework.ledger import Ledger
 from framework.observe import read_ruleset
 from framework.outcome import Ruleset
-from framework.realnode import CopyPool, HostNode
+from framework.realnode import HostNode
 from framework.spec import EndpointMode, RealNodeSpec, ServiceSpec
 from framework.units import MIB
 from framework.wait import wait_until
@@ -34,18 +33,10 @@ def fleet(fakes: Fleet) -> Fleet:
 
 @pytest.fixture(scope="module")
 def node(
-    fleet: Fleet, cluster: EmbeddedCluster, binaries: Binaries, ledger: Ledger, copies: CopyPool
+    fleet: Fleet, serving: Callable[[RealNodeSpec, str], AbstractContextManager[HostNode]]
 ) -> Iterator[HostNode]:
-    spec = RealNodeSpec(memory_bytes=900 * MIB, kube_proxy="1.37.2")
-    made = HostNode.prepare(
-        spec, "real-served", cluster=cluster, binaries=binaries, ledger=ledger, pool=copies
-    )
-    try:
-        made.boot()
-        made.start_kube_proxy()
+    with serving(RealNodeSpec(memory_bytes=900 * MIB, kube_proxy="1.37.2"), "real-served") as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(params=get_args(EndpointMode))
