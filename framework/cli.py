@@ -100,7 +100,11 @@ def kilonode(
 
 
 @app.command()
-def setup() -> None:
+def setup(
+    profiler: Annotated[
+        bool, typer.Option("--profiler", help="Install valgrind too, which `kilonode stages` needs.")
+    ] = False,
+) -> None:
     """Get this machine ready: Debian packages, then every executable of a default run.
 
     Start it as often as you like; where nothing is missing it ends at once. Packages are installed only as
@@ -108,7 +112,7 @@ def setup() -> None:
     $KILONODE_CACHE_DIR (by default ~/.cache/kilonode).
     """
     console = _console()
-    missing = preflight.missing_packages()
+    missing = preflight.missing_packages(profiler=profiler)
     if missing and preflight.can_install():
         console.print(f"installing {', '.join(missing)} with apt-get", highlight=False)
         preflight.install_packages(missing)
@@ -211,7 +215,7 @@ def profile_stages(
     """Profile where nft's memory is when it loads a Service: parsed tree, objects, netlink buffer.
 
     A real kube-proxy programs a Service on a twin node, whose nft keeps what it is given; the real nft loads
-    that again under massif (apt-get install valgrind), and once more without it. 100,000 endpoints of
+    that again under massif (`kilonode setup --profiler`), and once more without it. 100,000 endpoints of
     kube-proxy 1.35 take two minutes and 4 GiB.
     """
     console = _console()

@@ -26,6 +26,8 @@ PACKAGES: Final = {
 """Debian package by program."""
 OPTIONAL_PACKAGES: Final = {"xtables-nft-multi": "iptables"}
 """The same for programs that some scenarios need: nodes in iptables mode."""
+PROFILER: Final = "valgrind"
+"""Program and package that ``kilonode stages`` needs and nothing else, so nobody is given it unasked."""
 _IPTABLES_PROBE: Final = b"""\
 *nat
 :KUBE-PROBE - [0:0]
@@ -97,9 +99,9 @@ def require_iptables() -> None:
         )
 
 
-def missing_packages() -> tuple[str, ...]:
-    """The Debian packages whose program is not on PATH, optional ones included."""
-    return _missing(PACKAGES | OPTIONAL_PACKAGES)
+def missing_packages(*, profiler: bool = False) -> tuple[str, ...]:
+    """The Debian packages whose program is not on PATH, optional ones included; the profiler's if asked."""
+    return _missing(PACKAGES | OPTIONAL_PACKAGES | ({PROFILER: PROFILER} if profiler else {}))
 
 
 def _missing(packages: Mapping[str, str]) -> tuple[str, ...]:

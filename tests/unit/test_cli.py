@@ -166,6 +166,8 @@ class TestSetup:
         )
         assert "installing nftables, containerd, runc" in capsys.readouterr().out
         assert asked == [Binaries().defaults()] * 2
+        assert kilonode("setup", "--profiler") == 0
+        assert (programs / "calls").read_text().endswith("install --no-install-recommends valgrind\n")
 
     def test_a_failing_installation_says_what_apt_get_said(
         self,

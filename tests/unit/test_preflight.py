@@ -43,6 +43,11 @@ def test_what_only_some_nodes_need_is_installed_but_not_required(
     require_machine()
 
 
+def test_the_profiler_is_for_those_who_ask(programs: Path) -> None:
+    assert missing_packages(profiler=True) == ("valgrind",)
+    assert missing_packages() == ()
+
+
 class TestIptables:
     def test_a_missing_program(self, programs: Path) -> None:
         (programs / "xtables-nft-multi").unlink()
