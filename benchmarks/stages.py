@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from framework.claims import judge_claims, load_claims
-from framework.stages import StagesRun, load_stages, stage_rows
+from framework.stages import StagesRun, growth, load_stages, stage_rows
 from framework.stages.table import describe_versions, title
 
 STAGE_CLAIMS: Final = ("ast", "c-structs", "netlink")
@@ -21,6 +21,27 @@ def figures_table(runs: Sequence[StagesRun]) -> str:
     lines = [f"Recorded on {day}: {versions}.", ""]
     lines += ["| MiB | " + " | ".join(title(run) for run in runs) + " |", "|---" * (len(runs) + 1) + "|"]
     lines += [f"| {row.label} | {' | '.join(row.cells)} |" for row in stage_rows(runs)]
+    return "\n".join(lines)
+
+
+def growth_table(runs: Sequence[StagesRun]) -> str:
+    """Markdown: what each endpoint adds from one size to the next."""
+    lines = [
+        "| kube-proxy | endpoints | text | tree and cache | heap | RSS peak | kernel |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for step in growth(runs):
+        each = " | ".join(
+            f"{size_bytes:,.0f} B"
+            for size_bytes in (
+                step.transaction_bytes,
+                step.tree_bytes,
+                step.heap_bytes,
+                step.rss_bytes,
+                step.kernel_bytes,
+            )
+        )
+        lines.append(f"| {step.kube_proxy} | {step.endpoints_from:,} to {step.endpoints_to:,} | {each} |")
     return "\n".join(lines)
 
 
@@ -40,4 +61,4 @@ def claims_table(runs: Sequence[StagesRun]) -> str:
 
 if __name__ == "__main__":
     found = load_stages(Path(sys.argv[1])).runs
-    print("\n\n".join([figures_table(found), claims_table(found)]))
+    print("\n\n".join([figures_table(found), growth_table(found), claims_table(found)]))

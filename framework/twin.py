@@ -29,7 +29,7 @@ from framework.errors import BadInputError, KilonodeError
 from framework.lab import Lab, LabSettings
 from framework.ledger import Ledger
 from framework.measurement import RealNode
-from framework.outcome import Measure
+from framework.outcome import Measure, Ruleset
 from framework.preflight import require_machine
 from framework.report import PhaseDisplay, RunFolder
 from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
@@ -51,12 +51,13 @@ TWIN_MEMORY_BYTES: Final = 8 * GIB
 
 @dataclass(frozen=True)
 class TwinLoad:
-    """The biggest transaction that holds all endpoints, with the peak of the nft that loaded it."""
+    """The biggest transaction that holds all endpoints, the peak of the nft that loaded it, the ruleset."""
 
     load: Load
     counted: Transaction
     captured: int
     nft_peak: Measure | None
+    ruleset: Ruleset | None
 
 
 @contextmanager
@@ -102,7 +103,8 @@ def twin_load(lab: Lab, kube_proxy: str, endpoints: int) -> TwinLoad:
         node.stop()
         lab.release(service)
     load, counted = _load(kept, endpoints)
-    return TwinLoad(load, counted, len(kept), measurement.outcome.nft_bytes_peak)
+    outcome = measurement.outcome
+    return TwinLoad(load, counted, len(kept), outcome.nft_bytes_peak, outcome.ruleset)
 
 
 def _keep(transactions: Sequence[Path], folder: Path) -> tuple[Path, ...]:
@@ -146,6 +148,7 @@ def profile_twins(
                     kube_proxy=kube_proxy,
                     endpoints_asked=endpoints,
                     rss_peak_in_node=twin.nft_peak,
+                    ruleset=twin.ruleset,
                 )
             )
     return tuple(found)
@@ -192,4 +195,6 @@ def _profile(load: Load, counted: Transaction, *, ledger: Ledger, nft: Binary) -
         rss_peak=profile.rss_peak,
         rss_idle=profile.rss_idle,
         rss_peak_in_node=None,
+        kernel=profile.kernel,
+        ruleset=None,
     )

@@ -3,6 +3,7 @@
 from framework.stages.model import (
     FORMAT,
     HeapProfile,
+    KernelMemory,
     StageBytes,
     StagesFile,
     StagesRun,
@@ -11,12 +12,14 @@ from framework.stages.model import (
     write_stages,
 )
 from framework.stages.profile import Load, Profile, profile_load, profiled_versions, require_profiler
-from framework.stages.table import StagesTable, stage_rows
+from framework.stages.table import Growth, StagesTable, growth, stage_rows
 from framework.stages.transaction import count_transaction
 
 __all__ = [
     "FORMAT",
+    "Growth",
     "HeapProfile",
+    "KernelMemory",
     "Load",
     "Profile",
     "StageBytes",
@@ -25,6 +28,7 @@ __all__ = [
     "StagesTable",
     "Transaction",
     "count_transaction",
+    "growth",
     "load_stages",
     "profile_load",
     "profiled_versions",

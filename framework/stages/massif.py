@@ -7,10 +7,12 @@ is the allocation functions, whose children are their callers, and so on outward
     n2: 1016928 0x487D6F5: mnl_nlmsg_put_header (in /usr/lib/x86_64-linux-gnu/libmnl.so.0.2.0)
 
 with the number of the node's children, its bytes, and a frame. A stripped library's frame has ``???`` for its
-function, one with debug symbols has a source line instead of the library's path. Callers with few bytes are
-put together in a line without a frame.
+function, one with debug symbols has a source line instead of the library's path. Callers with few bytes would
+be put together in a line without a frame, whose calls nobody knows: such a profile is refused, and
+``--threshold=0`` has none.
 
-The tree is flattened into *stacks*: bytes with the frames that asked for them, innermost first.
+The tree is flattened into *stacks*: bytes with the frames that asked for them, innermost first. An address
+tells calls of one stripped function apart, within one run.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from framework.errors import BadInputError
 Tree = Literal["empty", "detailed", "peak"]
 
 _NODE: Final = re.compile(r" *n(?P<children>\d+): (?P<bytes>\d+) (?P<what>.*)")
-_FRAME: Final = re.compile(r"0x[0-9A-F]+: (?P<function>.*) \((?P<in>in )?(?P<place>.*)\)")
+_FRAME: Final = re.compile(r"(?P<address>0x[0-9A-F]+): (?P<function>.*) \((?P<in>in )?(?P<place>.*)\)")
 _FIELDS: Final = ("snapshot", "time", "mem_heap_B", "mem_heap_extra_B", "mem_stacks_B")
 _RULE: Final = "#-----------"
 _UNKNOWN: Final = "???"
@@ -37,6 +39,11 @@ class Frame(NamedTuple):
 
     function: str
     library: str
+    address: str = ""
+
+
+_ROOT: Final = Frame("", "")
+"""The allocation functions; no frame of a stack."""
 
 
 class Stack(NamedTuple):
@@ -118,7 +125,7 @@ def _stacks(lines: Iterator[str]) -> Iterator[Stack]:
         size_bytes = int(node["bytes"])
         if left:
             left[-1] = (left[-1][0] - 1, left[-1][1] - size_bytes)
-        path.append(_frame(node["what"]))
+        path.append(_frame(node["what"]) if path else _ROOT)
         left.append((int(node["children"]), size_bytes))
         while left and left[-1][0] == 0:
             own_bytes = left.pop()[1]
@@ -130,9 +137,8 @@ def _stacks(lines: Iterator[str]) -> Iterator[Stack]:
 
 
 def _frame(text: str) -> Frame:
-    """A line without a frame (the root, or many places in one) is a frame without names."""
     found = _FRAME.fullmatch(text)
     if found is None:
-        return Frame("", "")
+        raise ValueError(f"{text!r} is no call")
     function = "" if found["function"] == _UNKNOWN else found["function"]
-    return Frame(function, PurePath(found["place"]).name if found["in"] else "")
+    return Frame(function, PurePath(found["place"]).name if found["in"] else "", found["address"])

@@ -9,9 +9,10 @@ from typing import Final
 import msgspec
 
 from framework.errors import BadInputError
-from framework.outcome import Measure, Record
+from framework.outcome import Measure, Record, Ruleset
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Format 1 had the parsed tree in one figure, and nothing of the kernel."""
 
 
 class Transaction(Record, frozen=True, kw_only=True):
@@ -30,15 +31,16 @@ class Transaction(Record, frozen=True, kw_only=True):
 class StageBytes(Record, frozen=True, kw_only=True):
     """What nft had asked its heap for, by what it is.
 
-    ``input`` is the buffer that the transaction's text is read into, ``parse_tree`` all else that
-    libnftables makes of it (commands, rules, statements, expressions), before and after evaluation.
-    ``cache`` is what nft read back from the kernel. ``structures`` are libnftnl's objects, which are
-    serialized for the kernel, and ``netlink`` the buffers that they are serialized into. ``other`` does not
-    depend on the transaction.
+    ``input`` is the buffer that the transaction's text is read into, ``parsed`` the tree that the parser
+    makes of it (commands, rules, statements, expressions), and ``evaluated`` what libnftables makes after
+    that: evaluation puts much of it in the place of what was parsed. ``cache`` is what nft read back from
+    the kernel. ``structures`` are libnftnl's objects, which are serialized for the kernel, and ``netlink``
+    the buffers that they are serialized into. ``other`` does not depend on the transaction.
     """
 
     input_bytes: int = 0
-    parse_tree_bytes: int = 0
+    parsed_bytes: int = 0
+    evaluated_bytes: int = 0
     cache_bytes: int = 0
     structures_bytes: int = 0
     netlink_bytes: int = 0
@@ -47,6 +49,31 @@ class StageBytes(Record, frozen=True, kw_only=True):
     @property
     def total_bytes(self) -> int:
         return sum(getattr(self, name) for name in self.__struct_fields__)
+
+    @property
+    def tree_bytes(self) -> int:
+        """nft's own structures: the parsed tree, with what evaluation made of it."""
+        return self.parsed_bytes + self.evaluated_bytes
+
+    @property
+    def beyond_parser_bytes(self) -> int:
+        """The objects that nft has beyond the parser's: evaluation's, the cache's and libnftnl's.
+
+        How evaluation and cache share them depends on what was loaded before: a chain that is in the kernel
+        already comes with the cache. The sum does not.
+        """
+        return self.evaluated_bytes + self.cache_bytes + self.structures_bytes
+
+
+class KernelMemory(Record, frozen=True, kw_only=True):
+    """Kernel memory that is charged to the cgroup in which nft loads, and no part of nft's own.
+
+    ``after`` is what the ruleset takes when nft has ended, ``peak`` the most while it loaded: there the
+    objects of the ruleset before stand beside the new ones.
+    """
+
+    after_bytes: int
+    peak: Measure
 
 
 class HeapProfile(Record, frozen=True, kw_only=True):
@@ -72,7 +99,8 @@ class StagesRun(Record, frozen=True, kw_only=True):
     ``kube_proxy`` and ``endpoints_asked`` are None for a transaction of unknown origin. ``earlier`` is how
     many transactions were loaded before it, so that it met the ruleset that it was written for.
     ``rss_peak`` is of the run without a profiler, ``rss_idle`` that of an nft which loads nothing, and
-    ``rss_peak_in_node`` that of the original load, by kube-proxy in its node.
+    ``rss_peak_in_node`` that of the original load, by kube-proxy in its node; ``ruleset`` is what the kernel
+    listed there.
     """
 
     made_utc: str
@@ -87,11 +115,13 @@ class StagesRun(Record, frozen=True, kw_only=True):
     rss_peak: Measure
     rss_idle: Measure
     rss_peak_in_node: Measure | None
+    kernel: KernelMemory
+    ruleset: Ruleset | None
 
     @property
     def parse_ratio(self) -> float:
-        """The parsed tree over the file."""
-        return self.heap.peak.parse_tree_bytes / self.transaction.size_bytes
+        """The parsed tree, when a snapshot saw most of it, over the file; so at least that."""
+        return self.heap.most.parsed_bytes / self.transaction.size_bytes
 
     @property
     def untouched_bytes(self) -> int:
@@ -132,23 +162,30 @@ class StagesFile(Record, frozen=True, kw_only=True):
     runs: tuple[StagesRun, ...]
 
 
+class _Head(msgspec.Struct):
+    """What every format has."""
+
+    format: int
+
+
 def load_stages(path: Path) -> StagesFile:
     """Read a file that ``kilonode stages --json`` wrote. Raises BadInputError where it can't."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=StagesFile)
+        text = path.read_bytes()
+        head = msgspec.json.decode(text, type=_Head)
+        if head.format == FORMAT:
+            return msgspec.json.decode(text, type=StagesFile)
     except (OSError, msgspec.DecodeError) as error:
         raise BadInputError(
             f"nft's stages can't be read: {error}",
             where=str(path),
             remedy="give a file that `kilonode stages --json` wrote",
         ) from error
-    if found.format != FORMAT:
-        raise BadInputError(
-            f"the file has format {found.format}, this kilonode reads {FORMAT}",
-            where=str(path),
-            remedy="record it again with `kilonode stages --json`",
-        )
-    return found
+    raise BadInputError(
+        f"the file has format {head.format}, this kilonode reads {FORMAT}",
+        where=str(path),
+        remedy="record it again with `kilonode stages --json`",
+    )
 
 
 def write_stages(path: Path, runs: Sequence[StagesRun]) -> None:

@@ -28,14 +28,14 @@ from framework.binaries.system import package_version
 from framework.cgroup import MemoryCgroup, memory_cgroup
 from framework.errors import KilonodeError, MissingRequirementError
 from framework.ledger import Cgroup, Folder, Ledger, Netns, Thing
-from framework.observe import open_recorder
+from framework.observe import CgroupSampler, open_recorder
 from framework.outcome import Measure
+from framework.preflight import PROFILER
 from framework.process import inside, run
 from framework.stages.attribution import heap_profile
 from framework.stages.massif import parse_massif
-from framework.stages.model import HeapProfile
+from framework.stages.model import HeapProfile, KernelMemory
 
-PROFILER: Final = "valgrind"
 PROFILE_TIMEOUT_S: Final = 1800.0
 """100,000 endpoints of kube-proxy 1.35 take a minute on an idle machine."""
 LOAD_TIMEOUT_S: Final = 300.0
@@ -71,6 +71,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     heap: HeapProfile
     rss_peak: Measure
     rss_idle: Measure
+    kernel: KernelMemory
 
 
 def require_profiler() -> None:
@@ -79,7 +80,7 @@ def require_profiler() -> None:
         raise MissingRequirementError(
             f"nft's stages are profiled with {PROFILER}, which is not here",
             where="PATH",
-            remedy=f"apt-get install {PROFILER} libc6-dbg",
+            remedy=f"run `kilonode setup --profiler` as root, or apt-get install {PROFILER}",
         )
 
 
@@ -106,10 +107,10 @@ def profile_load(load: Load, *, nft: Path, ledger: Ledger) -> Profile:
     with _Bench(ledger, nft) as bench:
         idle = bench.resident_peak(b"")
         bench.replay(load.earlier)
-        peak = bench.resident_peak(load.transaction.read_bytes())
+        peak, kernel = bench.memory(load.transaction.read_bytes())
         bench.renew()
         bench.replay(load.earlier)
-        return Profile(heap=bench.heap(load.transaction), rss_peak=peak, rss_idle=idle)
+        return Profile(heap=bench.heap(load.transaction), rss_peak=peak, rss_idle=idle, kernel=kernel)
 
 
 def sent_bytes(trace: str) -> int:
@@ -151,6 +152,17 @@ class _Bench:
     def replay(self, transactions: Sequence[Path]) -> None:
         for transaction in transactions:
             self._load([str(self._nft)], transaction.read_bytes(), LOAD_TIMEOUT_S)
+
+    def memory(self, transaction: bytes) -> tuple[Measure, KernelMemory]:
+        """The peak of the resident memory of one load, and the kernel memory that it takes besides."""
+        has_own_peak = self._cgroup.reset_peaks()
+        with CgroupSampler(self._cgroup, time.clock_gettime(time.CLOCK_BOOTTIME)) as sampler:
+            resident = self.resident_peak(transaction)
+            reading = self._cgroup.read()
+            peak = sampler.kernel_bytes_peak
+        if has_own_peak and reading.kernel_bytes_peak is not None:
+            peak = Measure(value=reading.kernel_bytes_peak, source="cgroup_counter", bound="exact")
+        return resident, KernelMemory(after_bytes=reading.kernel_bytes, peak=peak)
 
     def resident_peak(self, transaction: bytes) -> Measure:
         """The peak of the resident memory of one load."""

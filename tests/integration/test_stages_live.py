@@ -35,16 +35,21 @@ def test_a_load_of_kube_proxy_and_the_same_load_from_its_files(tmp_path: Path, l
     assert (twin.kube_proxy, twin.transaction.endpoints) == ("1.35.0", ENDPOINTS)
     assert (twin.transaction.chains, twin.transaction.rules) == (ENDPOINTS + 1, 2 * ENDPOINTS + 1)
     peak = twin.heap.peak
-    assert peak.parse_tree_bytes > 10 * twin.transaction.size_bytes
+    assert twin.parse_ratio > 10
+    assert twin.heap.most.parsed_bytes >= peak.parsed_bytes > peak.evaluated_bytes > 0
     assert peak.netlink_bytes > twin.heap.sent_bytes > twin.transaction.size_bytes
     assert twin.rss_peak_in_node is not None
     assert abs(twin.rss_peak.value - twin.rss_peak_in_node.value) < 0.1 * twin.rss_peak.value
     assert abs(twin.unaccounted_bytes) < 0.15 * twin.rss_peak.value
+    assert twin.kernel.peak.value >= twin.kernel.after_bytes > 500 * ENDPOINTS
+    assert twin.ruleset is not None
+    assert twin.ruleset.endpoints == ENDPOINTS
+    assert twin.ruleset.chains >= ENDPOINTS
 
     kept = sorted(tmp_path.glob("runs/latest/*/transactions/*.nft"))
     options = [option for path in kept[: twin.earlier + 1] for option in ("--transaction", path)]
     file = profile(tmp_path, live_state, *options)
     assert (file.kube_proxy, file.transaction) == (None, twin.transaction)
-    assert file.heap.peak.parse_tree_bytes == peak.parse_tree_bytes
+    assert file.heap.peak == peak
     assert file.heap.sent_bytes == twin.heap.sent_bytes
     assert not [name for name in list_netns() if name.endswith("-stages")]

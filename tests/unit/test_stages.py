@@ -1,6 +1,7 @@
 """nft's stages: massif's output read, bytes attributed, figures derived, and the page that shows them.
 
-The recorded profile is of Debian's nft 1.0.6 loading 100 endpoints of kube-proxy 1.35.0, less some snapshots.
+The recorded profile is of Debian's nft 1.0.6 loading 100 endpoints of kube-proxy 1.35.0: of 58 snapshots an
+early one, the last one before evaluation, and the peak.
 """
 
 from __future__ import annotations
@@ -19,25 +20,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from benchmarks.stages import claims_table, figures_table
+from benchmarks.stages import claims_table, figures_table, growth_table
 from framework.claims import judge_claims, load_claims
 from framework.errors import BadInputError, MissingRequirementError
-from framework.outcome import Measure
+from framework.outcome import Measure, Ruleset
 from framework.realnode.transactions import capture_transactions, captured_transactions
 from framework.stages import (
     HeapProfile,
+    KernelMemory,
     Load,
     StageBytes,
     StagesRun,
     StagesTable,
     Transaction,
     count_transaction,
+    growth,
     load_stages,
     profile_load,
     write_stages,
 )
-from framework.stages.attribution import by_stage, heap_profile, stage_of
-from framework.stages.massif import Frame, Stack, parse_massif
+from framework.stages.attribution import by_stage, heap_profile, parsers_road, stage_of
+from framework.stages.massif import Frame, Snapshot, Stack, parse_massif
 from framework.stages.profile import sent_bytes
 from framework.units import MIB
 
@@ -73,6 +76,11 @@ TREES: st.SearchStrategy[Tree] = st.recursive(
 )
 
 
+TOGETHER = PROFILE.replace(
+    "0x48A3C1D: ??? (in /usr/lib/x86_64-linux-gnu/libnftables.so.1.1.0)", "in 2 places", 1
+)
+
+
 def size_of(tree: Tree) -> int:
     own, children = tree
     return own + sum(size_of(child) for child in children)
@@ -90,7 +98,8 @@ def lines_of(tree: Tree, path: tuple[int, ...] = ()) -> list[str]:
 
 def stacks_of(tree: Tree, path: tuple[int, ...] = ()) -> list[Stack]:
     own, children = tree
-    frames = [Frame(f"f{'-'.join(map(str, path[:depth]))}", "libx.so.1") for depth in range(1, len(path) + 1)]
+    names = [f"f{'-'.join(map(str, path[:depth]))}" for depth in range(1, len(path) + 1)]
+    frames = [Frame(name, "libx.so.1", "0xAB") for name in names]
     below = [stacks_of(child, (*path, index)) for index, child in enumerate(children)]
     return [*itertools.chain(*below), *([Stack(own, tuple(frames))] if own else [])]
 
@@ -105,8 +114,15 @@ def massif(*trees: Sequence[str]) -> str:
 
 
 def frames(*calls: str) -> tuple[Frame, ...]:
-    """``frames("nftnl_batch_alloc@libnftnl.so.11", ...)``."""
+    """``frames("nftnl_batch_alloc@libnftnl.so.11", ...)``; an address may follow as a third part."""
     return tuple(Frame(*call.split("@")) for call in calls)
+
+
+def a_snapshot(*stacks: tuple[int, Sequence[str]], tree: Any = "detailed") -> Snapshot:
+    """``a_snapshot((10, ["malloc's caller", "its caller", ...]))``."""
+    held = tuple(Stack(size_bytes, frames(*calls)) for size_bytes, calls in stacks)
+    heap_bytes = sum(stack.size_bytes for stack in held)
+    return Snapshot(0, 0, heap_bytes, 0, tree, held)
 
 
 def a_measure(value: int, bound: Any = "exact") -> Measure:
@@ -126,19 +142,24 @@ def a_run(**changes: Any) -> StagesRun:
         heap=HeapProfile(
             peak=StageBytes(
                 input_bytes=64 * MIB,
-                parse_tree_bytes=850 * MIB,
+                parsed_bytes=700 * MIB,
+                evaluated_bytes=150 * MIB,
                 structures_bytes=500,
                 netlink_bytes=90 * MIB,
             ),
             admin_bytes=60 * MIB,
-            most=StageBytes(structures_bytes=600),
-            batch_began=StageBytes(parse_tree_bytes=800 * MIB),
+            most=StageBytes(parsed_bytes=850 * MIB, structures_bytes=600),
+            batch_began=StageBytes(parsed_bytes=700 * MIB, evaluated_bytes=100 * MIB),
             sent_bytes=88 * MIB,
             snapshots=60,
         ),
         rss_peak=a_measure(1060 * MIB),
         rss_idle=a_measure(4 * MIB),
         rss_peak_in_node=None,
+        kernel=KernelMemory(after_bytes=100 * MIB, peak=a_measure(140 * MIB)),
+        ruleset=Ruleset(
+            tables=2, chains=100_035, rules=200_050, elements=9, endpoints=100_000, listing_bytes=24 * MIB
+        ),
     )
     return msgspec.structs.replace(run, **changes)
 
@@ -154,8 +175,12 @@ class TestMassif:
             assert sum(stack.size_bytes for stack in snapshot.stacks) == snapshot.heap_bytes
         peak = max(snapshots, key=lambda snapshot: snapshot.heap_bytes)
         assert peak.tree == "peak"
-        (batch,) = [stack for stack in peak.stacks if Frame("nftnl_batch_alloc", NFTNL) in stack.frames[1:2]]
-        assert (batch.size_bytes, batch.frames[0]) == (BATCH_BYTES, Frame("", NFTNL))
+        batch = max(
+            (stack for stack in peak.stacks if stack.frames[1].function == "nftnl_batch_alloc"),
+            key=lambda stack: stack.size_bytes,
+        )
+        assert batch.size_bytes == BATCH_BYTES
+        assert batch.frames[0] == Frame("", NFTNL, "0x4B5E277")
 
     @given(st.lists(TREES, min_size=1, max_size=3))
     def test_any_tree(self, trees: list[Tree]) -> None:
@@ -171,15 +196,20 @@ class TestMassif:
             assert found == whole[: len(found)]
 
     @pytest.mark.parametrize(
-        "text", ["", "hello\n", PROFILE.replace("time_unit: i", "time_unit: ms"), massif(["n1: x"])]
+        "text", ["", "hello\n", PROFILE.replace("time_unit: i", "time_unit: ms"), massif(["n1: x"]), TOGETHER]
     )
     def test_anything_else_is_refused(self, text: str) -> None:
         with pytest.raises(BadInputError, match="no whole output"):
             parse_massif(text)
 
 
-NFT = ("nft_run_cmd_from_filename@libnftables.so.1.1.0", "@nft")
-INSIDE = ("@libnftables.so.1.1.0", "@libnftables.so.1.1.0")
+NFT = ("nft_run_cmd_from_filename@libnftables.so.1.1.0@0x3", "@nft@0x2", "main@libc.so.6@0x1")
+PARSE = ("@libnftables.so.1.1.0@0x50", "@libnftables.so.1.1.0@0x10", *NFT)
+EVALUATE = ("@libnftables.so.1.1.0@0x50", "@libnftables.so.1.1.0@0x20", *NFT)
+SEND = ("@libnftables.so.1.1.0@0x60", "@libnftables.so.1.1.0@0x30", *NFT)
+BATCH = ("nftnl_batch_alloc@libnftnl.so.11.6.0", *SEND)
+CACHE = ("@libnftnl.so.11.6.0", "mnl_cb_run@libmnl.so.0.2.0", *EVALUATE)
+PARSER = ("0x1", "0x2", "0x3", "0x10")
 
 
 class TestAttribution:
@@ -187,42 +217,64 @@ class TestAttribution:
         ("calls", "stage"),
         [
             (("@libnftables.so.1.1.0", *NFT), "input_bytes"),
-            ((*INSIDE, *NFT), "parse_tree_bytes"),
-            (("strdup@", *INSIDE, *NFT), "parse_tree_bytes"),
-            (("@libnftables.so.1.1.0", "__gmpz_init2@libgmp.so.10.4.1", *INSIDE, *NFT), "parse_tree_bytes"),
+            (PARSE, "parsed_bytes"),
+            (("strdup@", *PARSE), "parsed_bytes"),
+            (("@libnftables.so.1.1.0", "__gmpz_init2@libgmp.so.10.4.1", *PARSE), "parsed_bytes"),
+            (EVALUATE, "evaluated_bytes"),
+            (SEND, "evaluated_bytes"),
             (("@libnftables.so.1.1.0", "nft_ctx_new@libnftables.so.1.1.0", "@nft"), "other_bytes"),
-            ((*INSIDE, "nftnl_chain_list_foreach@libnftnl.so.11.6.0", *INSIDE, *NFT), "cache_bytes"),
-            (("nftnl_rule_alloc@libnftnl.so.11.6.0", *INSIDE, *NFT), "structures_bytes"),
-            (
-                ("@libnftnl.so.11.6.0", *INSIDE, "mnl_cb_run@libmnl.so.0.2.0", *INSIDE, *NFT),
-                "cache_bytes",
-            ),
-            (("@libnftnl.so.11.6.0", "nftnl_batch_update@libnftnl.so.11.6.0", *INSIDE), "netlink_bytes"),
-            (("mnl_nlmsg_batch_start@libmnl.so.0.2.0", "@libnftnl.so.11.6.0", *INSIDE), "netlink_bytes"),
+            (("@libnftables.so", "nftnl_chain_list_foreach@libnftnl.so.11", *EVALUATE), "cache_bytes"),
+            (("nftnl_rule_alloc@libnftnl.so.11.6.0", *SEND), "structures_bytes"),
+            (CACHE, "cache_bytes"),
+            (("@libnftnl.so.11.6.0", "nftnl_batch_update@libnftnl.so.11.6.0", *SEND), "netlink_bytes"),
+            (("mnl_nlmsg_batch_start@libmnl.so.0.2.0", "@libnftnl.so.11.6.0", *SEND), "netlink_bytes"),
             (("mnl_socket_open@libmnl.so.0.2.0", "nft_ctx_new@libnftables.so.1.1.0"), "other_bytes"),
             (("@nft",), "other_bytes"),
             ((), "other_bytes"),
         ],
     )
-    def test_the_innermost_library_decides(self, calls: tuple[str, ...], stage: str) -> None:
-        assert stage_of(frames(*calls)) == stage
+    def test_the_innermost_library_and_the_road_decide(self, calls: tuple[str, ...], stage: str) -> None:
+        assert stage_of(frames(*calls), list(PARSER)) == stage
+
+    def test_the_parser_is_what_came_before_the_cache(self) -> None:
+        """Though evaluation, and what it makes, is larger in the end."""
+        snapshots = [
+            a_snapshot((5, ("@libnftables.so", *NFT))),
+            a_snapshot((5, ("@libnftables.so", *NFT)), (9, PARSE), (1, ("@libnftables.so@0x4", *NFT[1:]))),
+            a_snapshot((9, PARSE), (50, EVALUATE), (2, CACHE)),
+            a_snapshot((9, PARSE), (90, EVALUATE), (7, BATCH), tree="peak"),
+        ]
+        assert parsers_road(snapshots) == list(PARSER)
+        profile = heap_profile(snapshots, 0)
+        assert profile.peak == StageBytes(parsed_bytes=9, evaluated_bytes=90, netlink_bytes=7)
+        assert profile.batch_began == profile.peak
+        assert (profile.most.input_bytes, profile.most.cache_bytes) == (5, 2)
+        assert (profile.peak.tree_bytes, profile.peak.beyond_parser_bytes) == (99, 90)
 
     def test_every_byte_of_a_recorded_profile_has_a_stage(self) -> None:
-        for snapshot in parse_massif(PROFILE):
-            assert by_stage(snapshot.stacks).total_bytes == snapshot.heap_bytes
+        snapshots = parse_massif(PROFILE)
+        parser = parsers_road(snapshots)
+        for snapshot in snapshots:
+            assert by_stage(snapshot.stacks, parser).total_bytes == snapshot.heap_bytes
 
     def test_a_recorded_load(self) -> None:
         profile = heap_profile(parse_massif(PROFILE), sent_bytes(TRACE))
         assert profile.sent_bytes == 0x16158
-        assert profile.peak.netlink_bytes == BATCH_BYTES
-        assert profile.peak.parse_tree_bytes > 10 * 49_540
+        assert BATCH_BYTES < profile.peak.netlink_bytes < BATCH_BYTES + 200
         assert profile.peak.input_bytes == 65536
-        assert profile.peak.parse_tree_bytes >= profile.batch_began.parse_tree_bytes
+        assert profile.peak.tree_bytes >= profile.batch_began.tree_bytes > 10 * 49_540
+        assert profile.peak.parsed_bytes > 3 * profile.peak.evaluated_bytes > 0
+        assert profile.most.parsed_bytes > 1.1 * profile.peak.parsed_bytes
         assert profile.most.netlink_bytes == profile.peak.netlink_bytes
 
-    def test_a_load_of_nothing_is_refused(self) -> None:
-        with pytest.raises(BadInputError, match="loaded nothing"):
-            heap_profile(parse_massif(massif(lines_of((10, [])))), 0)
+    @pytest.mark.parametrize("missing", [PARSE, CACHE, BATCH])
+    def test_a_load_without_all_stages_is_refused(self, missing: Sequence[str]) -> None:
+        """nft reads no ruleset back to add a table: nothing tells then where evaluation begins."""
+        snapshots = [
+            a_snapshot((9, calls), tree="peak") for calls in (PARSE, CACHE, BATCH) if calls is not missing
+        ]
+        with pytest.raises(BadInputError, match=r"can't be told apart.*adds rules"):
+            heap_profile(snapshots, 0)
 
 
 class TestTransaction:
@@ -272,6 +324,7 @@ class TestRun:
     def test_what_is_resident_is_accounted(self) -> None:
         run = a_run()
         assert run.parse_ratio == 17
+        assert run.heap.peak.tree_bytes == 850 * MIB
         assert run.untouched_bytes == (64 - 50 + 90 - 88) * MIB
         assert run.accounted_bytes == (4 + 64 + 850 + 90 + 60 - 16) * MIB + 500
         assert run.unaccounted_bytes == 8 * MIB - 500
@@ -290,19 +343,27 @@ class TestRun:
         write_stages(tmp_path / "stages.json", runs)
         assert load_stages(tmp_path / "stages.json").runs == runs
 
-    @pytest.mark.parametrize("text", [None, "{}", '{"format": 2, "runs": []}'])
-    def test_other_files_are_refused(self, tmp_path: Path, text: str | None) -> None:
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            (None, "can't be read"),
+            ("{}", "can't be read"),
+            ('{"format": 2, "runs": [{}]}', "can't be read"),
+            ('{"format": 1, "runs": [{}]}', "format 1, this kilonode reads 2.*record it again"),
+        ],
+    )
+    def test_other_files_are_refused(self, tmp_path: Path, text: str | None, why: str) -> None:
         path = tmp_path / "stages.json"
         if text is not None:
             path.write_text(text)
-        with pytest.raises(BadInputError, match="kilonode stages"):
+        with pytest.raises(BadInputError, match=f"{why}.*kilonode stages"):
             load_stages(path)
 
     def test_without_valgrind_the_package_is_named(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PATH", os.fspath(tmp_path))
-        with pytest.raises(MissingRequirementError, match="apt-get install valgrind"):
+        with pytest.raises(MissingRequirementError, match=r"setup --profiler.*apt-get install valgrind"):
             profile_load(Load(tmp_path / "load.nft"), nft=Path("nft"), ledger=None)  # type: ignore[arg-type]
 
 
@@ -318,15 +379,53 @@ class TestTable:
         rows = {
             line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if "|" in line
         }
-        assert [cell.strip() for cell in rows["- over the file"]] == ["17.0"] * 6
+        assert [cell.strip() for cell in rows["- that over the file"]] == [">=17.0"] * 6
+        assert [cell.strip() for cell in rows["kernel's, at most"]] == ["140"] * 6
+        assert [cell.strip() for cell in rows["chains listed"]] == ["100,035"] * 6
         assert [cell.strip() for cell in rows["RSS peak, unprofiled"]] == [">=1,060"] * 6
         assert rows["RSS peak in the node"][0].strip() == "-"
         assert "never written" in rows
 
     def test_how_it_was_obtained_is_said(self) -> None:
-        text = self.shown(a_run(kube_proxy=None, endpoints_asked=None))
+        text = self.shown(a_run(kube_proxy=None, endpoints_asked=None, ruleset=None))
         assert "file: the file load.nft; sha256 abababababab" in text
         assert "nft 1.0.6." in text
+
+
+class TestGrowth:
+    @staticmethod
+    def of_size(endpoints: int, kube_proxy: str | None = "1.35.0", *, heap_bytes: int = 0) -> StagesRun:
+        run = a_run(kube_proxy=kube_proxy, endpoints_asked=endpoints)
+        return msgspec.structs.replace(
+            run,
+            transaction=msgspec.structs.replace(run.transaction, endpoints=endpoints),
+            heap=msgspec.structs.replace(run.heap, peak=StageBytes(parsed_bytes=heap_bytes)),
+            rss_peak=a_measure(2 * heap_bytes),
+        )
+
+    @given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 10**4), st.integers(0, 10**9))
+    def test_a_line_is_found_again(self, few: int, more: int, each_bytes: int, idle_bytes: int) -> None:
+        (step,) = growth([self.of_size(n, heap_bytes=idle_bytes + n * each_bytes) for n in (few + more, few)])
+        assert (step.endpoints_from, step.endpoints_to) == (few, few + more)
+        assert (step.tree_bytes, step.heap_bytes, step.rss_bytes) == (each_bytes, each_bytes, 2 * each_bytes)
+
+    def test_is_of_one_kube_proxy_and_of_neighbours(self) -> None:
+        runs = [self.of_size(n, version) for version in ("1.35.0", "1.37.2") for n in (100, 10, 1000)]
+        steps = [(step.kube_proxy, step.endpoints_from, step.endpoints_to) for step in growth(runs)]
+        assert steps == [
+            ("1.35.0", 10, 100),
+            ("1.35.0", 100, 1000),
+            ("1.37.2", 10, 100),
+            ("1.37.2", 100, 1000),
+        ]
+
+    def test_the_newest_load_of_a_size_counts(self) -> None:
+        newer = msgspec.structs.replace(self.of_size(10, heap_bytes=70), made_utc="2026-02-01T00:00:00+00:00")
+        (step,) = growth([newer, self.of_size(10, heap_bytes=10), self.of_size(20, heap_bytes=170)])
+        assert step.heap_bytes == 10
+
+    def test_one_size_or_an_unknown_origin_grow_nowhere(self) -> None:
+        assert growth([a_run(), self.of_size(10, None), self.of_size(20, None)]) == ()
 
 
 class TestClaims:
@@ -346,15 +445,20 @@ class TestClaims:
         smaller = a_run(endpoints_asked=1000)
         found = self.judged(smaller, a_run(), a_run(kube_proxy=None))
         assert found == {
-            ("ast", "1.35.0"): ("refuted", "17.0 times: 891 MB of 52.4 MB"),
-            ("c-structs", "1.35.0"): ("refuted", "500 bytes at the peak of the heap"),
+            ("ast", "1.35.0"): ("refuted", ">=17.0 times: 891 MB of 52.4 MB"),
+            ("c-structs", "1.35.0"): ("refuted", "157 MB beyond the parser's; 500 bytes of libnftnl's"),
             ("netlink", "1.35.0"): ("refuted", "94.4 MB, 92.3 MB of it sent"),
         }
 
     def test_are_confirmed_by_figures_in_their_bounds(self) -> None:
-        peak = StageBytes(parse_tree_bytes=500 * MIB, structures_bytes=270 * MIB, netlink_bytes=240 * MIB)
-        run = a_run(heap=msgspec.structs.replace(a_run().heap, peak=peak))
-        assert {judgement for judgement, _ in self.judged(run).values()} == {"confirmed"}
+        peak = StageBytes(evaluated_bytes=200 * MIB, cache_bytes=70 * MIB, netlink_bytes=240 * MIB)
+        found = self.judged(a_run(heap=msgspec.structs.replace(a_run().heap, peak=peak)))
+        assert found["c-structs", "1.35.0"][0] == found["netlink", "1.35.0"][0] == "confirmed"
+
+    def test_a_tree_that_was_larger_than_seen_confirms_nothing(self) -> None:
+        heap = msgspec.structs.replace(a_run().heap, most=StageBytes(parsed_bytes=500 * MIB))
+        found = self.judged(a_run(heap=heap))
+        assert found["ast", "1.35.0"] == ("not measured", ">=10.0 times: 524 MB of 52.4 MB")
 
     def test_without_the_size_nothing_is_said(self) -> None:
         found = self.judged(a_run(endpoints_asked=1000))
@@ -370,6 +474,9 @@ class TestPages:
 
     def test_the_figures(self) -> None:
         assert figures_table(self.recorded) in self.page
+
+    def test_the_growth(self) -> None:
+        assert growth_table(self.recorded) in self.page
 
     def test_the_claims(self) -> None:
         assert claims_table(self.recorded) in self.page
