@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -44,7 +44,6 @@ from framework.capture import Clock, Marks, Observers, Window
 from framework.errors import BadInputError
 from framework.fleet import REAL_NODE_ZONE
 from framework.lab import Lab
-from framework.lazy import LazyModule
 from framework.observe import delete_ruleset, read_iptables, read_ruleset
 from framework.outcome import (
     Connect,
@@ -65,11 +64,6 @@ from framework.traffic import Client
 from framework.wait import wait_until
 from framework.workload import DaemonSetService, Workload, answering, programmed
 
-if TYPE_CHECKING:
-    import kubernetes
-else:
-    kubernetes = LazyModule("kubernetes")
-
 BASELINE_TIMEOUT_S: Final = 60.0
 PROGRAM_TIMEOUT_S: Final = 180.0
 PROGRAM_TIMEOUT_S_PER_ENDPOINT: Final = 0.005
@@ -86,8 +80,6 @@ LEASE_TIMEOUT_S: Final = 30.0
 LEASE_RENEWED_S_MAX: Final = 12.0
 """kubelet renews each 10 s: an older lease is a silent node's."""
 ROLLING_STEP_S: Final = 1.0
-ZONE_LABEL: Final = "topology.kubernetes.io/zone"
-"""The only label whose change lets kube-proxy sync everything (NodeTopologyConfig in pkg/proxy/config)."""
 _FULL_SYNC_PHASES: Final[frozenset[Phase]] = frozenset({"cold_start", "kube_proxy_restart", "full_resync"})
 _NO_PARAMETERS: Final[Mapping[str, int]] = {}
 _POLL_S: Final = 0.1
@@ -267,12 +259,7 @@ class RealNode:
         """A label of the Node changes for which kube-proxy syncs everything."""
 
         def relabel() -> float:
-            begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-            self._zone = f"zone-resync-{len(self.measurements)}"
-            with self._host.endpoint.client() as client:
-                labels = {ZONE_LABEL: self._zone}
-                kubernetes.client.CoreV1Api(client).patch_node(self.name, {"metadata": {"labels": labels}})
-            return begun_s
+            return self._label_zone(f"zone-resync-{len(self.measurements)}")
 
         return self._measure("full_resync", service, relabel, watch)
 
@@ -285,6 +272,16 @@ class RealNode:
             return begun_s
 
         return self._measure("service_deleted", service, withdraw, watch)
+
+    def move_to_zone(self, zone: str) -> None:
+        """The Node's zone label becomes ``zone``, another than before; kube-proxy has synced for it then.
+
+        For Services whose slices have hints. A kube-proxy that starts can miss the zone that its Node has,
+        and then sends to all zones: it watches the Node before the part that wants the zone is registered
+        (``NodeTopologyConfig`` in cmd/kube-proxy/app/server.go, 1.34 to 1.37). A later change is not missed.
+        """
+        labelled_at_s = self._label_zone(zone) - self._clock.zero_s
+        self._wait_for_full_sync(f"kube-proxy's sync for {zone}", since_s=labelled_at_s)
 
     def stop(self) -> None:
         """End the observers and remove the node."""
@@ -304,20 +301,28 @@ class RealNode:
         self._host.start_kube_proxy()
         return begun_s
 
+    def _label_zone(self, zone: str) -> float:
+        """The moment before the label changes (CLOCK_BOOTTIME, seconds)."""
+        begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._zone = zone
+        self._host.label_zone(zone)
+        return begun_s
+
     def _start_kube_proxy(self) -> None:
         self._host.start_kube_proxy()
-        wait_until(
-            self._first_sync,
-            what="kube-proxy's first sync",
-            timeout_s=BASELINE_TIMEOUT_S,
-            interval_s=_POLL_S,
-            describe=self._host.daemons["kube-proxy"].log_tail,
-        )
+        self._wait_for_full_sync("kube-proxy's first sync")
 
-    def _first_sync(self) -> bool | None:
-        self._host.daemons["kube-proxy"].require_alive()
-        done = [sync for sync in self._observers.syncs if sync.full and sync.ended_at_s is not None]
-        return True if {sync.family for sync in done} == {"IPv4", "IPv6"} else None
+    def _wait_for_full_sync(self, what: str, *, since_s: float = 0.0) -> None:
+        """Until both families have a full sync that began after ``since_s``."""
+        proxy = self._host.daemons["kube-proxy"]
+
+        def done() -> bool | None:
+            proxy.require_alive()
+            full = (s for s in self._observers.syncs if s.full and s.ended_at_s is not None)
+            families = {sync.family for sync in full if sync.started_at_s >= since_s}
+            return True if families == {"IPv4", "IPv6"} else None
+
+        wait_until(done, what=what, timeout_s=BASELINE_TIMEOUT_S, interval_s=_POLL_S, describe=proxy.log_tail)
 
     def _wait_for_lease(self) -> None:
         """kubelet makes it up to 10 s after the Node; a node without one can't fall silent."""

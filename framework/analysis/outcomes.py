@@ -205,6 +205,11 @@ def _programming_doubts(reading: Reading) -> Iterator[Doubt]:
 
 def _listed(ruleset: Ruleset, expected: Programmed) -> str:
     """What the ruleset names instead of what it should."""
+    if ruleset.endpoints == expected.endpoints_logged > expected.endpoints > 0:
+        return (
+            f"{ruleset.endpoints:,}, those of all zones, instead of {expected.endpoints:,}: kube-proxy did "
+            "not follow the slices' hints, as where it missed its Node's zone when it started"
+        )
     if ruleset.endpoints != expected.endpoints:
         return f"{ruleset.endpoints:,}" + (
             f" of the {expected.endpoints:,} that it should" if expected.endpoints else ""

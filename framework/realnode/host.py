@@ -348,6 +348,12 @@ class HostNode:
                     return str(condition.status)
         return None
 
+    def label_zone(self, zone: str) -> None:
+        """The Node's zone label becomes ``zone``."""
+        with self.endpoint.client() as client:
+            labels = {config.ZONE_LABEL: zone}
+            kubernetes.client.CoreV1Api(client).patch_node(self.name, {"metadata": {"labels": labels}})
+
     def _unregister(self) -> None:
         self.pods.remove()
         with self.endpoint.client() as client:

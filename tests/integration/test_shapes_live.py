@@ -21,6 +21,9 @@ from framework.workload import programmed as expected_of
 
 ENDPOINTS = 120
 PROGRAM_TIMEOUT_S = 60.0
+ZONE = "zone-1"
+NODE_WATCHED = "Starting node config controller"
+"""From here on kube-proxy does not miss that its Node's zone changes; before, it can."""
 KUBE_PROXIES = {"nftables": "1.37.2", "iptables": "1.35.0"}
 SHAPES: dict[str, dict[str, Any]] = {
     "udp": {"protocol": "UDP"},
@@ -43,6 +46,13 @@ def node(
         require_iptables()
     spec = RealNodeSpec(memory_bytes=900 * MIB, kube_proxy=KUBE_PROXIES[mode], proxy_mode=mode)
     with serving(spec, f"real-{mode}") as made:
+        wait_until(
+            lambda: NODE_WATCHED in made.daemons["kube-proxy"].log_tail() or None,
+            what="kube-proxy watching its Node",
+            timeout_s=PROGRAM_TIMEOUT_S,
+            interval_s=0.1,
+        )
+        made.label_zone(ZONE)
         yield made
 
 
@@ -56,7 +66,7 @@ def listing(node: HostNode, workload: Workload) -> Ruleset:
 
 def goes_through(node: HostNode, workload: Workload) -> None:
     """It is programmed as expected, and gone when it is withdrawn."""
-    expected = expected_of(workload.spec)
+    expected = expected_of(workload.spec, node_zone=ZONE)
     last: list[Ruleset] = []
 
     def wait(what: str, endpoints: int, service_ports: int) -> None:

@@ -316,7 +316,9 @@ class TestWhatIsExpected:
         assert derive_outcome(evidence).programming == "programmed"
         everything = derive_outcome(msgspec.structs.replace(evidence, ruleset=listed(100_000)))
         assert everything.programming == "timed_out"
-        assert "lists 100,000 of the 6,250 that it should" in only_doubt(everything)
+        assert "100,000, those of all zones, instead of 6,250" in only_doubt(everything)
+        half = derive_outcome(msgspec.structs.replace(evidence, ruleset=listed(3_000)))
+        assert "lists 3,000 of the 6,250 that it should" in only_doubt(half)
 
     def test_a_sentinel_stands_for_a_headless_service(self) -> None:
         evidence = an_evidence(
