@@ -9,8 +9,8 @@ the figures were obtained, and the versions that they depend on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final, Literal
@@ -56,6 +56,10 @@ class Row:
     verdict: VerdictWord
     outcome: Outcome | None = None
     reasons: tuple[str, ...] = ()
+    beside: str = ""
+    """What else ran on the node."""
+    tests: int = 1
+    """How many tests wanted this cell, where nothing was measured."""
 
     @property
     def label(self) -> str:
@@ -86,8 +90,14 @@ def row_of(result: RunResult) -> Row:
         limit_bytes=outcome.limit_bytes,
         verdict=verdict.result if verdict else "unknown",
         outcome=outcome,
+        beside=_beside(asked),
         reasons=verdict.reasons if verdict else ("it was measured, but not checked",),
     )
+
+
+def _beside(asked: Mapping[str, str | float | None]) -> str:
+    profile = asked.get("ballast_profile")
+    return f"{profile} ballast" if profile else str(asked.get("ballast") or "")
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ class ResultsTable:
         del options
         rows = sorted((*map(row_of, self._programmed), *self.skipped), key=_order)
         style = box.ROUNDED if console.is_terminal else box.ASCII
-        cells = [row for row in rows if row.outcome is not None or row.endpoints is not None]
+        cells = _once_each(row for row in rows if row.outcome is not None or row.endpoints is not None)
         for limit_bytes, group in groupby(cells, key=lambda row: row.limit_bytes):
             yield _table(limit_bytes, list(group), style)
         yield from phase_tables(self.results, style)
@@ -125,6 +135,22 @@ class ResultsTable:
         yield from _reason_lines([*map(row_of, self.results), *self.skipped])
         for note in dict.fromkeys(_notes(self.results)):
             yield Text(note, "dim")
+
+
+def _once_each(rows: Iterable[Row]) -> list[Row]:
+    """Rows of the same cell in which nothing was measured as one."""
+    found: list[Row] = []
+    for row in rows:
+        last = found[-1] if found else None
+        if last is not None and row.outcome is None and _cell(row) == _cell(last):
+            found[-1] = replace(last, tests=last.tests + 1)
+        else:
+            found.append(row)
+    return found
+
+
+def _cell(row: Row) -> tuple[object, ...]:
+    return (row.outcome, row.limit_bytes, row.endpoints, row.kube_proxy, row.verdict)
 
 
 def _order(row: Row) -> tuple[int, int, tuple[int, ...]]:
@@ -155,10 +181,12 @@ def _cells(row: Row) -> tuple[Text, ...]:
     verdict = Text(row.verdict, _STYLES[row.verdict])
     name = (Text("?" if row.endpoints is None else short_count(row.endpoints)), Text(row.kube_proxy))
     if outcome is None:
+        if row.tests > 1:
+            verdict.append(f" x{row.tests}")
         return (*name, Text("-"), Text("-"), Text("-"), Text("-"), verdict)
     verdict.append(f"\n{describe_outcome(outcome)}", "default not bold")
-    if outcome.shape:
-        verdict.append(f"\n{outcome.shape}", "default not bold")
+    for more in filter(None, (outcome.shape, row.beside)):
+        verdict.append(f"\n{more}", "default not bold")
     node_peak = (
         f"{bounded_mib(outcome.charged_bytes_peak)}\n({bounded_mib(outcome.unreclaimable_bytes_peak)})"
     )

@@ -125,6 +125,23 @@ class TestResultsTable:
         text = drawn(ResultsTable((), FOLDER, skipped=skipped))
         assert text.splitlines() == [f"Full result: {FOLDER}", "skipped test_a and 1 more: no memory"]
 
+    def test_what_nobody_measured_is_one_row_for_each_cell(self) -> None:
+        cell = Row(endpoints=100_000, kube_proxy="1.35.0", limit_bytes=None, verdict="skipped")
+        text = drawn(ResultsTable((), FOLDER, skipped=[cell, replace(cell, kube_proxy="1.37.2"), cell]))
+        rows = [line.split("|") for line in text.splitlines() if "skipped" in line]
+        assert [(row[2].strip(), row[7].strip()) for row in rows] == [
+            ("1.35.0", "skipped x2"),
+            ("1.37.2", "skipped"),
+        ]
+
+    def test_tells_apart_what_else_ran_on_a_node(self) -> None:
+        empty = a_checked_result()
+        asked = [{"ballast": "pods", "ballast_profile": "ordinary"}, {"ballast": "system 300 MiB"}, {}]
+        results = [msgspec.structs.replace(empty, parameters=empty.parameters | each) for each in asked]
+        text = drawn(ResultsTable(results, FOLDER))
+        assert text.count("ordinary ballast") == 1
+        assert text.count("| system 300 MiB") == 1
+
     def test_says_where_how_and_with_what(self) -> None:
         text = drawn(every_verdict(), width=200)
         for words in (
