@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from framework import load_run, timeline
+from framework.fleet.nodes import ZONES
 from framework.outcome import Evidence, Outcome, RunResult
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Story
 
 ENDPOINTS = 300
+ENDPOINTS_OF_ALL_ZONES = 32
 TIMEOUT_S = 300.0
 STORY = f"""
 from framework import Expectation, MIB, Ballast, Watch
@@ -33,6 +35,11 @@ def test_it(real_node, daemonset_service):
     node._host.daemons["kubelet"].popen.kill()
     node.change_endpoints(service, 3, Watch(until_s=14)).expect(good)
     node.delete(service).expect(good)
+    near = daemonset_service(
+        endpoints={ENDPOINTS_OF_ALL_ZONES}, mode="endpointslices", traffic_distribution="PreferSameZone"
+    )
+    node.move_to_zone("zone-3")
+    node.program(near).expect(good)
 """
 PHASES = (
     "first_programming",
@@ -43,6 +50,7 @@ PHASES = (
     "cold_start",
     "endpoints_changed",
     "service_deleted",
+    "first_programming",
 )
 
 
@@ -75,7 +83,7 @@ def test_clients_were_served_through_all_but_the_cold_start_and_the_end(
     measured: dict[int, RunResult],
 ) -> None:
     served = [outcome(result).served for result in measured.values()]
-    assert served == ["fully"] * 7 + ["not"]
+    assert served == ["fully"] * 7 + ["not", "fully"]
     cold = outcome(measured[5]).traffic_during
     assert cold is not None
     assert cold.success is not None
@@ -112,6 +120,12 @@ def test_what_was_replaced_is_gone_and_what_was_deleted_leaves_the_kernel(
     left = outcome(deleted).kernel_bytes_left
     assert left is not None
     assert left < 8 << 20
+
+
+def test_a_node_that_moved_has_the_endpoints_of_its_zone(measured: dict[int, RunResult]) -> None:
+    ruleset = evidence(measured[8]).ruleset
+    assert ruleset is not None
+    assert ruleset.endpoints == ENDPOINTS_OF_ALL_ZONES / ZONES
 
 
 def test_a_kubelet_that_ended_is_back_as_its_unit_would_have_it(measured: dict[int, RunResult]) -> None:
