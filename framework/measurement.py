@@ -375,7 +375,7 @@ class RealNode:
                 if sync is not None:
                     listed_at_s = self._clock.now_s()
                     ruleset = self._listing(service)
-                    if expected.matches(ruleset):
+                    if expected.matches(ruleset) and not self._synced_since(sync, expected, phase):
                         settled = _Settled(sync.ended_at_s or listed_at_s, sync.ended_at_s, ruleset)
                         continue
                 if settled is None and self._is_decided(syncs, watch, deadline_s):
@@ -385,6 +385,17 @@ class RealNode:
         while self._clock.now_s() < until_s:
             yield
         return settled
+
+    def _synced_since(self, sync: ProxySync, expected: Programmed, phase: Phase) -> bool:
+        """Whether a later sync than ``sync`` may have made the ruleset that was listed after it.
+
+        A listing of 100,000 endpoints takes as long as a sync. Where the log tells by its number of endpoints
+        which sync had the changes, it does not matter.
+        """
+        if _log_tells(phase):
+            return False
+        ours = (later for later in self._observers.syncs if later.family in expected.families)
+        return any(later.started_at_s > (sync.ended_at_s or 0.0) for later in ours)
 
     def _expected(self, service: Workload) -> Programmed:
         """What the node is to be programmed with at this moment."""
@@ -580,7 +591,7 @@ def _complete_sync(
     number of endpoints, which sync had the changes.
     """
     full_only = phase in _FULL_SYNC_PHASES
-    pick = 0 if full_only or phase == "first_programming" else -1
+    pick = 0 if _log_tells(phase) else -1
     ends: list[tuple[float, ProxySync]] = []
     for family in expected.families:
         ended = [
@@ -593,6 +604,11 @@ def _complete_sync(
         ends.append(([each for each in ended if each[0] >= since_s] or ended[-1:])[pick])
     at_s, last = max(ends, key=lambda each: each[0])
     return last if at_s >= since_s else None
+
+
+def _log_tells(phase: Phase) -> bool:
+    """Whether kube-proxy's log says, by the number of endpoints, which sync had the changes."""
+    return phase in _FULL_SYNC_PHASES or phase == "first_programming"
 
 
 def _drive(followed: Sequence[Generator[None, None, _Settled]]) -> list[_Settled]:

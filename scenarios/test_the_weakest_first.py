@@ -6,7 +6,7 @@ else runs on them is an ordinary small node's: see the profile.
 
 import pytest
 
-from framework import Expectation, failure_order, program_together
+from framework import MIB, Expectation, failure_order, program_together
 
 MEMORY = ("1GiB", "2GiB", "4GiB")
 FAILS = {
@@ -16,6 +16,8 @@ FAILS = {
     ("1.37.2", 100_000): (),
 }
 """What was seen in November 2026. Nothing warns at 10,000."""
+EDGE = "2GiB"
+"""It fails later than the weaker one, or by chance not at all: scenarios/test_the_articles_node.py."""
 
 
 @pytest.mark.parametrize("endpoints", [10_000, 100_000], ids=["10k", "100k"])
@@ -30,10 +32,17 @@ def test_the_order_in_which_nodes_fail(fleet, real_node, daemonset_service, endp
     order = tuple(names[outcome.node] for outcome, _ in failed)
     for memory, measurement in zip(nodes, measurements, strict=True):
         measurement.expect(expected_of(memory, FAILS[kube_proxy, endpoints]))
-    assert order == FAILS[kube_proxy, endpoints]
+    fails = FAILS[kube_proxy, endpoints]
+    assert order in {fails, tuple(memory for memory in fails if memory != EDGE)}
 
 
 def expected_of(memory, failing):
     if memory not in failing:
         return Expectation(programming="programmed", oom_victims=(), served="fully", ready_throughout=True)
-    return Expectation(no_fates=("programmed",), known_bad="kube-proxy up to 1.35 needs 1.1 GiB for nft")
+    if memory == EDGE:
+        return Expectation(no_fates=("kubelet_killed", "containerd_killed"), charged_bytes_above=2_000 * MIB)
+    return Expectation(
+        fates=("not_ready",),
+        no_fates=("programmed", "programmed_late", "recovered"),
+        known_bad="kube-proxy up to 1.35 needs 1.1 GiB for nft",
+    )

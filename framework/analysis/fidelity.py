@@ -255,8 +255,11 @@ def _minor(version: str) -> int:
 
 
 def _fleet_refusals(facts: RunFacts) -> Iterator[Doubt]:
-    """The node controller marks the pods of a NotReady node NotReady, and their endpoints go."""
-    if facts.fakes_not_ready:
+    """The node controller marks the pods of a NotReady node NotReady, and their endpoints go.
+
+    Slices that are written directly have no pods, and no controller looks after them.
+    """
+    if facts.fakes_not_ready and facts.endpoint_mode != "endpointslices":
         yield Doubt(
             about=("programming", "ready"),
             text=f"{facts.fakes_not_ready:,} fake nodes were NotReady at the end: their leases were not "

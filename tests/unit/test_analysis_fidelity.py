@@ -162,10 +162,14 @@ class TestReadyRefusals:
 
 class TestFleet:
     def test_fakes_that_died_make_programming_and_readiness_unknown(self) -> None:
-        (refusal,) = refusals(facts(fakes_not_ready=1234), an_evidence())
+        (refusal,) = refusals(facts(fakes_not_ready=1234, endpoint_mode="adopted"), an_evidence())
         assert str(refusal).startswith("1,234 fake nodes were NotReady at the end")
         verdict = judge(an_outcome(), Expectation(programming="programmed"), (refusal,))
         assert verdict.result == "unknown"
+
+    def test_endpoints_without_pods_stay(self) -> None:
+        dead = facts(fakes_not_ready=1234, endpoint_mode="endpointslices")
+        assert refusals(dead, an_evidence()) == ()
 
     @pytest.mark.parametrize("count", [0, None])
     def test_none_that_is_known_of_makes_nothing_unknown(self, count: int | None) -> None:
