@@ -78,11 +78,17 @@ def _of_both(one: float | str, other: float | str, figure: Callable[[float, floa
     return figure(one, other)
 
 
+def _mb(value_bytes: float) -> str:
+    """Three digits; whole megabytes from a hundred on."""
+    value = value_bytes / MB
+    return f"{value:,.0f} MB" if value >= 100 else f"{value:.3g} MB"
+
+
 def _megabytes(measure: Measure | None) -> Found:
     if measure is None:
         return "no nft was seen"
     at_least = ">=" if measure.bound == "lower" else ""
-    text = f"{at_least}{measure.value / MB:.3g} MB"
+    text = f"{at_least}{_mb(measure.value)}"
     return Figure(value=measure.value, bound=measure.bound, text=text)
 
 
@@ -257,7 +263,7 @@ def _checks_per_update(claim: Claim, results: Sequence[RunResult]) -> Found:
 
 
 def _articles_death(claim: Claim, results: Sequence[RunResult]) -> Found:
-    """1 where kubelet was killed and the node turned NotReady, on an ordinary node of 2 GiB."""
+    """1 where, in any run, kubelet was killed and the node turned NotReady, on an ordinary node of 2 GiB."""
     found = [
         result
         for result in results
@@ -269,16 +275,19 @@ def _articles_death(claim: Claim, results: Sequence[RunResult]) -> Found:
     ]
     if not found:
         return f"no run had an ordinary node of 2 GiB and {claim.endpoints:,} endpoints"
-    result = max(found, key=lambda result: result.started_utc)
-    assert result.outcome is not None  # noqa: S101 - chosen above
-    if result.verdict is not None and result.verdict.result == "unknown":
-        return f"unknown: {'; '.join(result.verdict.reasons)}"
-    fates = {seen.fate for seen in result.outcome.fates}
-    died = {"kubelet_killed", "not_ready"} <= fates
-    victims = ", ".join(dict.fromkeys(result.outcome.victims)) or "nobody"
-    ready = "NotReady" if "not_ready" in fates else "Ready"
-    served = result.outcome.served or "unknown whether"
-    return Figure(value=died, bound="exact", text=f"killed: {victims}; {ready}, {served} served")
+    for result in found:
+        if result.verdict is not None and result.verdict.result == "unknown":
+            return f"unknown: {'; '.join(result.verdict.reasons)}"
+    outcomes = [result.outcome for result in found if result.outcome is not None]
+    died = any({"kubelet_killed", "not_ready"} <= {seen.fate for seen in each.fates} for each in outcomes)
+    text = "; or ".join(dict.fromkeys(_death(outcome) for outcome in outcomes))
+    return Figure(value=died, bound="exact", text=text)
+
+
+def _death(outcome: Outcome) -> str:
+    victims = ", ".join(dict.fromkeys(outcome.victims)) or "nobody"
+    ready = "NotReady" if any(seen.fate == "not_ready" for seen in outcome.fates) else "Ready"
+    return f"killed: {victims}; {ready}, {outcome.served or 'unknown whether'} served"
 
 
 def _weakest_first(claim: Claim, results: Sequence[RunResult]) -> Found:
@@ -353,13 +362,13 @@ def _stage_parse_ratio(run: StagesRun) -> Found:
 def _stage_structures_bytes(run: StagesRun) -> Found:
     peak = run.heap.peak
     value = peak.beyond_parser_bytes
-    text = f"{value / MB:.3g} MB beyond the parser's; {peak.structures_bytes:,} bytes of libnftnl's"
+    text = f"{_mb(value)} beyond the parser's; {peak.structures_bytes:,} bytes of libnftnl's"
     return Figure(value=value, bound="exact", text=text)
 
 
 def _stage_netlink_bytes(run: StagesRun) -> Found:
     value = run.heap.peak.netlink_bytes
-    text = f"{value / MB:.3g} MB, {run.heap.sent_bytes / MB:.3g} MB of it sent"
+    text = f"{_mb(value)}, {_mb(run.heap.sent_bytes)} of it sent"
     return Figure(value=value, bound="exact", text=text)
 
 

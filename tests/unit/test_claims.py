@@ -122,6 +122,10 @@ class TestTheArticles:
         assert found["time-10k"] == ("refuted", "1 s of CPU")
         assert found["memory-100k"] == ("not measured", "no run with 100,000 endpoints was programmed")
 
+    def test_a_gigabyte_is_no_power_of_ten(self) -> None:
+        found = verdicts(a_result(an_evidence(exits=(an_nft(1104),)), 100_000))
+        assert found["memory-100k"] == ("confirmed", "1,158 MB")
+
     def test_a_node_with_ballast_or_two_ports_is_no_plain_one(self) -> None:
         found = verdicts(a_result(ballast_bytes=1), a_result(ports=2))
         assert found["memory-10k"][0] == "not measured"
@@ -139,6 +143,9 @@ class TestTheArticles:
         assert verdicts(plain)["oom-2gb"][0] == "not measured"
         ordinary = a_result(death, 100_000, memory_bytes=2 * GIB, ballast_profile="ordinary")
         assert verdicts(ordinary)["oom-2gb"] == ("refuted", "killed: nft; Ready, not served")
+        served = a_result(an_evidence(), 100_000, memory_bytes=2 * GIB, ballast_profile="ordinary")
+        both = "killed: nft; Ready, not served; or killed: nobody; Ready, fully served"
+        assert verdicts(ordinary, served)["oom-2gb"] == ("refuted", both)
 
     def test_the_weakest_fail_first_or_they_don_t(self) -> None:
         def node(limit_bytes: int, killed_at_s: float | None) -> RunResult:
