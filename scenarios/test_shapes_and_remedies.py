@@ -51,10 +51,10 @@ PEAKS_MIB: dict[tuple[str, int], dict[str, tuple[float, float]]] = {
     ("iptables", 10_000): {"chains": (45.5, 347), "map": (45.5, 333)},
     ("many", 10_000): {"chains": (370, 823), "map": (187, 598)},
     ("iptables", 30_000): {"chains": (131, 505), "map": (131, 541)},
-    ("base", 100_000): {"chains": (1105, 1975), "map": (136, 611)},
-    ("dual-stack", 100_000): {"chains": (1160, 3281), "map": (138, 760)},
-    ("local", 100_000): {"chains": (5.1, 376), "map": (5.0, 404)},
-    ("same-zone", 100_000): {"chains": (73.3, 552), "map": (12.9, 503)},
+    ("base", 100_000): {"chains": (1104, 1814), "map": (137, 606)},
+    ("dual-stack", 100_000): {"chains": (1201, 3066), "map": (138, 747)},
+    ("local", 100_000): {"chains": (5.1, 409), "map": (5.2, 401)},
+    ("same-zone", 100_000): {"chains": (73.6, 611), "map": (12.9, 520)},
     ("headless", 100_000): {"chains": (5.1, 244), "map": (5.1, 252)},
 }
 """Peaks of the ruleset load and of the node, by layout of kube-proxy's rules: as in docs/remedies.json."""
