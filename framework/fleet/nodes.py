@@ -29,6 +29,8 @@ ENDPOINTS_V6: Final = ipaddress.IPv6Network("fd00:10:64::/64")
 """Where IPv6 endpoints are. Fake nodes have no IPv6 address."""
 REGION: Final = "region-1"
 ZONES: Final = 16
+ZONE_LABEL: Final = "topology.kubernetes.io/zone"
+"""The only label whose change lets kube-proxy sync everything (NodeTopologyConfig in pkg/proxy/config)."""
 REAL_NODE_ZONE: Final = "zone-0"
 """A real node shares a zone with fakes. Alone in one, its death would be a full disruption of the zone, in
 which the node controller evicts nobody."""
@@ -94,7 +96,7 @@ def node_body(index: int, *, fleet: int, version: str, now: datetime) -> bytes:
                 "kubernetes.io/os": "linux",
                 "node.kubernetes.io/instance-type": "fake",
                 "topology.kubernetes.io/region": REGION,
-                "topology.kubernetes.io/zone": zone(index),
+                ZONE_LABEL: zone(index),
             },
         },
         "spec": {},

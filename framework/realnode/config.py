@@ -12,14 +12,12 @@ from typing import Any, Final
 
 import yaml
 
-from framework.fleet import REAL_NODE_ZONE, REGION
+from framework.fleet import REAL_NODE_ZONE, REGION, ZONE_LABEL
 from framework.realnode.image import IMAGE
 from framework.spec import ProxyMode
 
 KUBE_PROXY_METRICS_PORT: Final = 10249
 KUBE_PROXY_HEALTHZ_PORT: Final = 10256
-ZONE_LABEL: Final = "topology.kubernetes.io/zone"
-"""The only label whose change lets kube-proxy sync everything (NodeTopologyConfig in pkg/proxy/config)."""
 NODE_LABELS: Final = (
     f"kilonode.dev/role=real,topology.kubernetes.io/region={REGION},{ZONE_LABEL}={REAL_NODE_ZONE}"
 )

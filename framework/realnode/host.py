@@ -25,6 +25,7 @@ from framework import network
 from framework.binaries import Binaries, Binary
 from framework.cgroup import MemoryCgroup, memory_cgroup
 from framework.cluster import ApiEndpoint, EmbeddedCluster
+from framework.fleet import ZONE_LABEL
 from framework.lazy import LazyModule
 from framework.ledger import Folder, Ledger, Netns, Thing
 from framework.oom_scores import lowest_score, plan_scores
@@ -351,7 +352,7 @@ class HostNode:
     def label_zone(self, zone: str) -> None:
         """The Node's zone label becomes ``zone``."""
         with self.endpoint.client() as client:
-            labels = {config.ZONE_LABEL: zone}
+            labels = {ZONE_LABEL: zone}
             kubernetes.client.CoreV1Api(client).patch_node(self.name, {"metadata": {"labels": labels}})
 
     def _unregister(self) -> None:
