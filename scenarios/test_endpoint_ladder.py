@@ -5,17 +5,12 @@ for each endpoint, about 11 KB of nft memory; from 1.36 on, elements of a map, a
 """
 
 from framework import MIB, Expectation, endpoints_ladder
+from scenarios.rule_layout import layout
 
 KIB = 1024
 NFT_IDLE_BYTES = 8 * MIB
 NFT_BYTES_PER_ENDPOINT = {"chains": 12.5 * KIB, "map": 1.6 * KIB}
 """Upper bounds: what was measured in November 2026 with nft 1.0.6 (11.4 and 1.3 KiB), plus a tenth."""
-
-
-def layout(kube_proxy: str) -> str:
-    """Which rules a version writes for an endpoint."""
-    minor = int(kube_proxy.split(".")[1])
-    return "chains" if minor <= 35 else "map"
 
 
 @endpoints_ladder(10, 100, 1_000, 10_000, 100_000)

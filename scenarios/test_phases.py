@@ -10,15 +10,12 @@ Each phase is a measurement with peaks of its own.
 import pytest
 
 from framework import MIB, Expectation
+from scenarios.rule_layout import layout
 
 NFT_BYTES_MAX = {"chains": 140 * MIB, "map": 25 * MIB}
 """Of 10,000 endpoints, any phase: what was measured in November 2026 with nft 1.0.6 (116 to 126 and 18 to 20
 MiB), plus a tenth or more."""
 KERNEL_BYTES_LEFT_MAX = 8 * MIB
-
-
-def layout(kube_proxy):
-    return "chains" if int(kube_proxy.split(".")[1]) <= 35 else "map"
 
 
 @pytest.mark.parametrize("endpoints", [10_000, 100_000], ids=["10k", "100k"])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from framework import MIB, Expectation, Watch
+from scenarios.rule_layout import layout
 
 SHAPES: dict[str, dict[str, Any]] = {
     "base": {},
@@ -66,11 +67,6 @@ NODE_MARGIN = 0.2
 """kube-proxy's garbage collector moves the node's peak by a tenth."""
 IDLE_LOAD_MIB = 10
 """Below this a load is nft itself, and less of it is no news."""
-
-
-def layout(kube_proxy):
-    """Which rules a version writes for an endpoint."""
-    return "chains" if int(kube_proxy.split(".")[1]) <= 35 else "map"
 
 
 def as_measured(row, endpoints, kube_proxy):

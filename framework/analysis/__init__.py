@@ -6,6 +6,7 @@ from framework.analysis.outcomes import derive_outcome
 from framework.analysis.reading import TRAFFIC_BEFORE_S
 from framework.analysis.table import (
     PHASE_WORDS,
+    ballast_beside,
     bounded_mib,
     describe_ballast,
     describe_measure,
@@ -26,6 +27,7 @@ __all__ = [
     "Expectation",
     "RunFacts",
     "VerdictError",
+    "ballast_beside",
     "bounded_mib",
     "derive_outcome",
     "describe_ballast",

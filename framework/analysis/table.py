@@ -66,6 +66,12 @@ def describe_measure(measure: Measure | None) -> str:
     return f"{bounded_mib(measure)} MiB ({_SOURCE_WORDS[measure.source]})"
 
 
+def ballast_beside(asked: Mapping[str, str | float | None]) -> str:
+    """What else ran on the node, from what was asked of it; empty for nothing."""
+    profile = asked.get("ballast_profile")
+    return f"{profile} ballast" if profile else str(asked.get("ballast") or "")
+
+
 def describe_ready(outcome: Outcome) -> str:
     """``Ready``, ``NotReady``, ``was NotReady`` (and came back), or ``Ready?`` where too little was seen."""
     if outcome.ready_throughout is None:

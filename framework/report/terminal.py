@@ -9,7 +9,7 @@ the figures were obtained, and the versions that they depend on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +20,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from framework.analysis import bounded_mib, describe_outcome
+from framework.analysis import ballast_beside, bounded_mib, describe_outcome
 from framework.outcome import Environment, Outcome, RunResult
 from framework.report.phase_table import phase_tables
 from framework.report.who_dies import asks_who_dies, who_dies_table
@@ -90,14 +90,9 @@ def row_of(result: RunResult) -> Row:
         limit_bytes=outcome.limit_bytes,
         verdict=verdict.result if verdict else "unknown",
         outcome=outcome,
-        beside=_beside(asked),
+        beside=ballast_beside(asked),
         reasons=verdict.reasons if verdict else ("it was measured, but not checked",),
     )
-
-
-def _beside(asked: Mapping[str, str | float | None]) -> str:
-    profile = asked.get("ballast_profile")
-    return f"{profile} ballast" if profile else str(asked.get("ballast") or "")
 
 
 @dataclass(frozen=True)

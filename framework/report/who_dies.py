@@ -14,7 +14,7 @@ from typing import Final
 from rich import box
 from rich.table import Table
 
-from framework.analysis import BAD_FATES, describe_ready
+from framework.analysis import BAD_FATES, ballast_beside, describe_ready
 from framework.outcome import Outcome, RunResult, Served
 from framework.units import mib, short_count
 
@@ -53,8 +53,7 @@ def who_dies_table(results: Sequence[RunResult], style: box.Box) -> Table:
 
 def _cells(result: RunResult, outcome: Outcome) -> tuple[str, ...]:
     asked = result.parameters
-    profile = asked.get("ballast_profile")
-    ballast = f"ballast {profile}" if profile else asked.get("ballast") or "no ballast"
+    ballast = ballast_beside(asked) or "no ballast"
     node = (
         f"{mib(outcome.limit_bytes)} MiB, {ballast}\nscores: {asked.get('oom_policy', '?')}\n"
         f"{short_count(outcome.endpoints)} endpoints, {outcome.kube_proxy}"
