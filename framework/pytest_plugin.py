@@ -36,6 +36,7 @@ from framework.units import parse_bytes, parse_count
 from framework.workload import DaemonSetService, ManyServices
 
 DEFAULT_MAX_NODES: Final = "10k"
+DEFAULT_MODE: Final[AskedMode] = "auto"
 CI_COLUMNS: Final = 80
 
 
@@ -96,7 +97,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--endpoint-mode",
-        default="auto",
+        default=DEFAULT_MODE,
         choices=get_args(AskedMode),
         help="native: the real DaemonSet controller makes pods; adopted: pods made in bulk and adopted by "
         "it; endpointslices: slices written directly, no pods; auto (default): native up to 1,000 endpoints, "
@@ -334,7 +335,7 @@ def real_node(
     """
     state = request.config.stash[_STATE]
     nodes: list[RealNode] = []
-    repro = f"pytest {shlex.quote(request.node.nodeid)} --max-nodes {state.settings.max_nodes}"
+    repro = f"pytest {shlex.quote(request.node.nodeid)} {_asked_again(request.config)}"
     clock = Clock.start()
 
     def make(
@@ -352,6 +353,19 @@ def real_node(
 
     yield make
     _finish(nodes, state, request.node)
+
+
+def _asked_again(config: pytest.Config) -> str:
+    """The options of this session that decide what is measured, as one would type them again."""
+    state = config.stash[_STATE]
+    words = ["--max-nodes", str(state.settings.max_nodes)]
+    for version in state.kube_proxies if state.chosen else ():
+        words += ["--kube-proxy", version]
+    if state.settings.mode != DEFAULT_MODE:
+        words += ["--endpoint-mode", state.settings.mode]
+    if config.getoption("--all-cells"):
+        words.append("--all-cells")
+    return " ".join(words)
 
 
 def _node_spec(**asked: Any) -> RealNodeSpec:

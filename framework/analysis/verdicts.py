@@ -354,7 +354,7 @@ def _is_good(outcome: Outcome, expectation: Expectation) -> bool:
 def _good_news(outcome: Outcome, known_bad: str) -> str:
     return (
         f"this cell was known bad ({known_bad}) and is good now: {describe_outcome(outcome)}, "
-        f"{outcome.loader}'s peak {bounded_mib(outcome.nft_bytes_peak)} MiB: update KNOWN"
+        f"{outcome.loader}'s peak {bounded_mib(outcome.nft_bytes_peak)} MiB: drop known_bad"
     )
 
 

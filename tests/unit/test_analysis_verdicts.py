@@ -190,7 +190,7 @@ class TestKnownBad:
         assert verdict.result == "fail"
         assert verdict.reasons[0] == (
             "this cell was known bad (one chain for each endpoint) and is good now: programmed, Ready, "
-            "nft's peak 111 MiB: update KNOWN"
+            "nft's peak 111 MiB: drop known_bad"
         )
 
     def test_that_is_bad_in_another_way_fails_without_news(self) -> None:
@@ -199,13 +199,13 @@ class TestKnownBad:
 
     def test_by_its_peak_turned_good(self) -> None:
         hungry = Expectation(programming="programmed", nft_bytes_above=500 * MIB, known_bad="lists the table")
-        assert "update KNOWN" in judge(an_outcome(), hungry).reasons[0]
+        assert "drop known_bad" in judge(an_outcome(), hungry).reasons[0]
         assert judge(an_outcome(nft_bytes_peak=a_measure(600)), hungry).result == "pass"
 
     def test_that_may_have_turned_good_is_unknown(self) -> None:
         verdict = judge(an_outcome(doubts=(a_doubt("programming"),)), self.known)
         assert verdict.result == "unknown"
-        assert not any("update KNOWN" in reason for reason in verdict.reasons)
+        assert not any("drop known_bad" in reason for reason in verdict.reasons)
 
 
 class TestExpect:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -264,6 +265,21 @@ class TestMeasurements:
         assert node.test_id == "test_story.py::test_it"
         assert node.repro == "pytest test_story.py::test_it --max-nodes 1000"
         assert [lab.closed for lab in fakes.labs] == [True]
+
+    def test_a_measurement_can_be_asked_for_again_as_it_was(
+        self, pytester: pytest.Pytester, fakes: Fakes
+    ) -> None:
+        pytester.makepyfile(
+            test_story="import pytest\n\n\n@pytest.mark.all_cells\ndef test_it(real_node, kube_proxy):\n"
+            "    real_node(memory='1GiB', kube_proxy=kube_proxy)\n"
+        )
+        asked = ("--kube-proxy", "1.34.2", "--endpoint-mode", "endpointslices", "--all-cells")
+        run_pytest(pytester, "--max-nodes", "20k", *asked)
+        (node,) = fakes.nodes
+        again = shlex.split(node.repro)
+        assert again[:2] == ["pytest", "test_story.py::test_it[kube_proxy-1.34.2]"]
+        run_pytest(pytester, *again[1:])
+        assert [each.repro for each in fakes.nodes] == [node.repro] * 2
 
     def test_figures_go_to_the_junit_report(self, pytester: pytest.Pytester, fakes: Fakes) -> None:
         pytester.makepyfile(MEASURES.format(EXPECTS.format("programmed")))
