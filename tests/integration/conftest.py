@@ -24,6 +24,7 @@ from framework.fleet import Fleet
 from framework.ledger import STATE_ENV, Ledger
 from framework.preflight import require_machine
 from framework.realnode import CopyPool, HostNode
+from framework.signals import ended_as_by_ctrl_c
 from framework.spec import RealNodeSpec
 from framework.wait import wait_until
 
@@ -52,10 +53,12 @@ def binaries() -> Binaries:
 
 @pytest.fixture(scope="session")
 def ledger(live_state: Path) -> Iterator[Ledger]:
+    """Everything shared stands in it; a test session that is ended with SIGTERM removes it too."""
     require_machine()
-    begun = Ledger.begin(live_state)
-    yield begun
-    assert begun.finish() == ()
+    with ended_as_by_ctrl_c():
+        begun = Ledger.begin(live_state)
+        yield begun
+        assert begun.finish() == ()
 
 
 @pytest.fixture(scope="session")
