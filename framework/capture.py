@@ -75,6 +75,7 @@ class Marks:
     """The moments of a measurement, and what was asked and found at its end."""
 
     applied_at_s: float
+    last_changed_at_s: float
     programmed_at_s: float | None
     settled_at_s: float
     ruleset: Ruleset
@@ -147,6 +148,7 @@ class Observers:
             endpoints_expected=marks.endpoints_expected,
             endpoint_mode=marks.endpoint_mode,
             workload_applied_at_s=marks.applied_at_s,
+            last_changed_at_s=marks.last_changed_at_s,
             programmed_at_s=marks.programmed_at_s,
             ended_at_s=self._clock.now_s(),
             exits=tuple(x for x in self._recorder.exits(self._host.cgroup) if x.at_s >= begun_at_s),

@@ -219,9 +219,9 @@ class RealNode:
         def roll() -> float:
             begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
             for step in range(for_s):
-                service.replace(per_s, first=step)
-                due_s = begun_s + (step + 1) * ROLLING_STEP_S
+                due_s = begun_s + step * ROLLING_STEP_S
                 time.sleep(max(0.0, due_s - time.clock_gettime(time.CLOCK_BOOTTIME)))
+                service.replace(per_s, first=step)
             return begun_s
 
         return self._measure("rolling_replacement", service, roll, watch, per_s=per_s, for_s=for_s)
@@ -449,6 +449,7 @@ class RealNode:
         with self._lab.phase("evidence", str(folder.path.name)):
             marks = Marks(
                 applied_at_s=applied_at_s,
+                last_changed_at_s=max(applied_at_s, service.last_changed_s() - self._clock.zero_s),
                 programmed_at_s=settled.programmed_at_s,
                 settled_at_s=settled.at_s,
                 ruleset=settled.ruleset or self._listing(service),

@@ -372,10 +372,12 @@ class Evidence(Record, frozen=True, kw_only=True):
     (evidence of older kilonodes): all of ``endpoints_expected`` in one family. ``shape`` is how the workload
     differs from one TCP Service of one port, ``loader`` the program that loads rulesets.
 
-    ``phase`` says what was done at ``workload_applied_at_s``. All records are from ``begun_at_s`` on; what
-    came before belongs to an earlier phase of the same node. At ``settled_at_s`` it was decided what became
-    of the Service; what clients met afterwards says whether it is served. ``addresses_gone`` are no endpoints
-    any longer: an answer from there is an answer from rules that are stale.
+    ``phase`` says what was done at ``workload_applied_at_s``; from ``last_changed_at_s`` on (None in evidence
+    of older kilonodes) the Service and all its endpoints were as they are to be. All records are from
+    ``begun_at_s`` on; what came before belongs to an earlier phase of the same node. At ``settled_at_s`` it
+    was decided what became of the Service; what clients met afterwards says whether it is served.
+    ``addresses_gone`` are no endpoints any longer: an answer from there is an answer from rules that are
+    stale.
     """
 
     zero_utc: str
@@ -402,6 +404,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     phase: Phase = "first_programming"
     begun_at_s: float = 0.0
     settled_at_s: float | None = None
+    last_changed_at_s: float | None = None
     addresses_expected: int = 0
     connects: tuple[Connect, ...] = ()
     addresses_gone: tuple[str, ...] = ()
@@ -430,10 +433,11 @@ Fate = Literal[
 ]
 """What became of the node; several hold at once.
 
-``programmed_late``: after a failed sync, or later than 30 s. ``silent_outage``: the node is Ready, its lease
-renewed, and the Service is not served by it. ``sync_failed``: without a kill. ``workload_killed``: something
-else on the node was killed in nft's place. ``starved``: the lease expired with every daemon alive.
-``not_ready``: the node controller's own verdict. ``recovered``: served, renewed and Ready after any of these.
+``programmed_late``: after a failed sync, or later than 30 s after the last change. ``silent_outage``: the
+node is Ready, its lease renewed, and the Service is not served by it. ``sync_failed``: without a kill.
+``workload_killed``: something else on the node was killed in nft's place. ``starved``: the lease expired with
+every daemon alive. ``not_ready``: the node controller's own verdict. ``recovered``: served, renewed and Ready
+after any of these.
 """
 
 

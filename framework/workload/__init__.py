@@ -66,6 +66,9 @@ class Workload(Protocol):
     def apply(self) -> float:
         """Create the Services; gives the moment before (CLOCK_BOOTTIME, seconds). What is there stays."""
 
+    def last_changed_s(self) -> float:
+        """When the Services and their endpoints last changed (CLOCK_BOOTTIME, seconds)."""
+
     def withdraw(self) -> None:
         """Delete the Services and their slices."""
 

@@ -30,6 +30,7 @@ class ManyServices:
         self.cluster_ip: str | None = None
         """The address of the first; None before they are applied."""
         self._applied_s: float | None = None
+        self._written_s = 0.0
 
     @property
     def full_names(self) -> frozenset[str]:
@@ -55,8 +56,13 @@ class ManyServices:
         if self._applied_s is None:
             self._applied_s = time.clock_gettime(time.CLOCK_BOOTTIME)
             run_bulk(lambda bulk: bulk.each(many_services_calls(self.spec)), self._endpoint)
+            self._written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
             self.cluster_ip = self._first_address()
         return self._applied_s
+
+    def last_changed_s(self) -> float:
+        """When the last write was answered (CLOCK_BOOTTIME, seconds)."""
+        return self._written_s
 
     def _first_address(self) -> str:
         with self._endpoint.client() as client:
@@ -67,6 +73,7 @@ class ManyServices:
         """Delete all with their slices."""
         self._applied_s = None
         withdraw_group(self.spec.name, self._endpoint)
+        self._written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def close(self) -> None:
         """Nothing is held open between requests."""

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -65,6 +66,7 @@ ENDPOINTS_TIMEOUT_S: Final = 300.0
 _POLL_S: Final = 0.25
 ENDPOINTS_READ_PER_S: Final = 20_000
 """The slices of 100,000 endpoints are read each 5 s."""
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class Endpoints(Record, frozen=True, kw_only=True):
@@ -84,8 +86,21 @@ class _Endpoint(msgspec.Struct):
     conditions: _Conditions = msgspec.field(default_factory=_Conditions)
 
 
+class _Write(msgspec.Struct):
+    time: datetime = _NEVER
+
+
+class _Metadata(msgspec.Struct, rename="camel"):
+    managed_fields: list[_Write] = []
+
+
 class _Slice(msgspec.Struct):
     endpoints: list[_Endpoint] | None = None
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+
+    @property
+    def written_utc(self) -> datetime:
+        return max((write.time for write in self.metadata.managed_fields), default=_NEVER)
 
 
 class DaemonSetService:
@@ -108,6 +123,7 @@ class DaemonSetService:
         self.cluster_ip: str | None = None
         """Where the Service can be asked; None before it is applied, and for a headless one."""
         self._applied_s: float | None = None
+        self._written_s = 0.0
         self._replaced: set[int] = set()
         self._moved: set[int] = set()
         self._pairs: frozenset[tuple[str, str]] | None = None
@@ -152,6 +168,7 @@ class DaemonSetService:
                 self._applied_s = time.clock_gettime(time.CLOCK_BOOTTIME)
                 self._pairs = None
                 self._create()
+                self._written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
             return self._applied_s
 
     @property
@@ -210,7 +227,25 @@ class DaemonSetService:
         calls = replacement_calls(self.spec, self._replaced, chosen)
         begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         run_bulk(lambda bulk: bulk.each(calls), self._endpoint)
+        self._written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         return begun_s
+
+    def last_changed_s(self) -> float:
+        """When the Service and its endpoints last changed (CLOCK_BOOTTIME, seconds).
+
+        That is when the last write was answered. A controller's is read from the slices, which tell it to the
+        second: given is that second's beginning.
+        """
+        if self.spec.mode == "endpointslices" or not self.is_applied:
+            return self._written_s
+
+        async def read(bulk: Bulk) -> datetime:
+            pages = bulk.pages(SLICES_PATH, _Slice, selector=self._slice_selector)
+            return max([one.written_utc async for page in pages for one in page], default=_NEVER)
+
+        written_utc: datetime = run_bulk(read, self._endpoint)
+        age_s = (datetime.now(UTC) - written_utc).total_seconds()
+        return max(self._written_s, time.clock_gettime(time.CLOCK_BOOTTIME) - age_s)
 
     def _create(self) -> None:
         made = [self._core.create_namespaced_service(NAMESPACE, one) for one in service_manifests(self.spec)]
@@ -268,6 +303,7 @@ class DaemonSetService:
         self._moved.clear()
         self._pairs = None
         withdraw_group(self.spec.name, self._endpoint)
+        self._written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def delete(self) -> None:
         """Delete everything; the pods go with the DaemonSet, by the garbage collector."""

@@ -79,6 +79,17 @@ class TestProgrammed:
         )
         assert fates(evidence) == ["programmed_late"]
 
+    def test_the_objective_counts_from_the_last_change(self) -> None:
+        evidence = an_evidence(
+            last_changed_at_s=25.0,
+            programmed_at_s=41.0,
+            ended_at_s=45.0,
+            syncs=(a_sync(started_at_s=38.0, ended_at_s=41.0, elapsed_s=3.0),),
+            status=tuple(map(a_look, range(8, 46))),
+        )
+        assert fates(evidence) == ["programmed"]
+        assert "after 31.0 s, 16.0 s after the last change" in the("programmed", evidence).why
+
 
 class TestSilentOutage:
     def test_nft_is_killed_and_the_node_stays_ready(self) -> None:
