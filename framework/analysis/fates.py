@@ -165,8 +165,8 @@ def _programmed(reading: Reading) -> Iterator[FateSeen]:
 
 
 def _silent_outage(reading: Reading) -> Iterator[FateSeen]:
-    look, served = reading.last_look, reading.served
-    if look is None or served in (None, "fully") or reading.evidence.phase == "service_deleted":
+    look = reading.last_look
+    if look is None or not reading.fails_clients or reading.evidence.phase == "service_deleted":
         return
     if reading.serves_nobody:
         return

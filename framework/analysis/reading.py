@@ -263,15 +263,34 @@ class Reading:
 
     @cached_property
     def served(self) -> Served | None:
-        """By what clients met in the end; without any, by what the ruleset lists.
+        """By what clients met in the end, and by what the ruleset lists: fully only if both say so.
 
-        A node that is to have no endpoint serves nobody, though that is what it was asked for.
+        Clients can't tell by themselves that a third of the endpoints answers for all. A node that is to have
+        no endpoint serves nobody, though that is what it was asked for.
         """
-        seen, ruleset = self.traffic_after, self.evidence.ruleset
-        if seen is not None and seen.success is not None:
-            if seen.served == 0:
-                return "not"
-            return "fully" if seen.success >= SERVED_SHARE_MIN else "partly"
+        met, listed = self._clients_served, self._listing_served
+        if met == "fully" and listed is not None and not self.listing_complete:
+            return "partly"
+        return met or listed
+
+    @property
+    def fails_clients(self) -> bool | None:
+        """Whether connects fail in the end, rules that are stale but answer not counted; None: not known."""
+        served = self._clients_served or self._listing_served
+        return None if served is None else served != "fully"
+
+    @cached_property
+    def _clients_served(self) -> Served | None:
+        seen = self.traffic_after
+        if seen is None or seen.success is None:
+            return None
+        if seen.served == 0:
+            return "not"
+        return "fully" if seen.success >= SERVED_SHARE_MIN else "partly"
+
+    @cached_property
+    def _listing_served(self) -> Served | None:
+        ruleset = self.evidence.ruleset
         if ruleset is None:
             return None
         if self.serves_nobody:
@@ -287,11 +306,14 @@ class Reading:
 
     @cached_property
     def served_words(self) -> str:
-        seen, expected = self.traffic_after, self.expected.endpoints
+        seen, ruleset = self.traffic_after, self.evidence.ruleset
+        words = []
         if seen is not None and seen.success is not None:
-            return f"{seen.served:,} of {seen.attempts:,} connects were served"
-        listed = self.evidence.ruleset.endpoints if self.evidence.ruleset else 0
-        return f"the ruleset lists {listed:,} of {expected:,} endpoints"
+            words.append(f"{seen.served:,} of {seen.attempts:,} connects were served")
+        if not words or (ruleset is not None and not self.listing_complete):
+            listed = ruleset.endpoints if ruleset else 0
+            words.append(f"the ruleset lists {listed:,} of {self.expected.endpoints:,} endpoints")
+        return ", ".join(words)
 
     @cached_property
     def status_gap_s(self) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import get_args
+from datetime import UTC, datetime
+from typing import Any, get_args
 
 import kubernetes
 import pytest
@@ -58,14 +59,17 @@ def a_service(cluster: EmbeddedCluster, name: str, endpoints: int, mode: Endpoin
     )
 
 
-def addresses(endpoint: ApiEndpoint, service: str) -> list[str]:
+def slices(endpoint: ApiEndpoint, service: str) -> list[Any]:
     with endpoint.client() as client:
-        slices = (
-            kubernetes.client.DiscoveryV1Api(client)
-            .list_namespaced_endpoint_slice(NAMESPACE, label_selector=f"kubernetes.io/service-name={service}")
-            .items
+        found = kubernetes.client.DiscoveryV1Api(client).list_namespaced_endpoint_slice(
+            NAMESPACE, label_selector=f"kubernetes.io/service-name={service}"
         )
-    return [a for piece in slices for entry in piece.endpoints or () for a in entry.addresses]
+    return list(found.items)
+
+
+def addresses(endpoint: ApiEndpoint, service: str) -> list[str]:
+    pieces = slices(endpoint, service)
+    return [a for piece in pieces for entry in piece.endpoints or () for a in entry.addresses]
 
 
 def programmed(node: HostNode, service: DaemonSetService, endpoints: int) -> Ruleset:
@@ -92,8 +96,14 @@ def test_a_real_node_is_programmed(
     if service.spec.mode != "endpointslices":
         assert heard[-1] == ENDPOINTS
     assert service.endpoints() == Endpoints(slices=0, ready=0, distinct_addresses=0)
-    service.apply()
+    applied_s = service.apply()
     found = service.wait_for_endpoints()
+    complete_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert applied_s - 1 <= service.last_changed_s() <= complete_s
+    pieces = slices(cluster.endpoint, service.spec.name)
+    writes = [write.time for piece in pieces for write in piece.metadata.managed_fields]
+    age_s = (datetime.now(UTC) - max(writes)).total_seconds()
+    assert service.last_changed_s() >= time.clock_gettime(time.CLOCK_BOOTTIME) - age_s - 0.1
     assert found == Endpoints(slices=2, ready=ENDPOINTS, distinct_addresses=ENDPOINTS)
     held = addresses(cluster.endpoint, service.spec.name)
     assert sorted(held) == sorted(node_address(index) for index in range(ENDPOINTS))
@@ -101,6 +111,7 @@ def test_a_real_node_is_programmed(
     service.withdraw()
     assert programmed(node, service, 0).endpoints == 0
     assert addresses(cluster.endpoint, service.spec.name) == []
+    assert service.last_changed_s() > complete_s
 
 
 def pods(cluster: EmbeddedCluster, service: DaemonSetService) -> dict[str, str]:

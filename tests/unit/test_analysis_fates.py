@@ -105,6 +105,7 @@ class TestSilentOutage:
     def test_rules_that_still_serve_are_no_outage(self) -> None:
         evidence = a_killed_evidence(settled_at_s=44.0, connects=connects(40, 50))
         assert fates(evidence) == ["nft_killed"]
+        assert derive_outcome(evidence).served == "partly"
 
     def test_an_answer_from_a_stale_rule_is_one(self) -> None:
         evidence = a_killed_evidence(
