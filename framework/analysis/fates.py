@@ -32,6 +32,8 @@ from framework.outcome import (
 )
 from framework.units import mib
 
+TOLD_S_MIN: Final = 0.1
+"""A change that takes less is told as a moment."""
 PROGRAMMING_S_MAX: Final = 30.0
 """Later than this is late: the network programming latency that SIG Scalability aims at for 99 % of changes
 (kubernetes/community, sig-scalability/slos/network_programming_latency.md)."""
@@ -150,9 +152,8 @@ def _programmed(reading: Reading) -> Iterator[FateSeen]:
     if not reading.is_programmed or programmed_at_s is None or reading.programming == "nft_killed":
         return
     after_s = programmed_at_s - evidence.workload_applied_at_s
-    latency_s = after_s
-    if evidence.last_changed_at_s is not None:
-        latency_s = max(0.0, programmed_at_s - evidence.last_changed_at_s)
+    changed_at_s = evidence.last_changed_at_s
+    latency_s = after_s if changed_at_s is None else max(0.0, programmed_at_s - changed_at_s)
     failed = [sync for sync in reading.syncs if sync.error is not None and _end_s(sync) <= programmed_at_s]
     late = bool(failed) or latency_s > PROGRAMMING_S_MAX
     syncs = f" and {len(failed)} failed syncs" if failed else ""
@@ -160,7 +161,7 @@ def _programmed(reading: Reading) -> Iterator[FateSeen]:
         fate="programmed_late" if late else "programmed",
         at_s=programmed_at_s,
         why=f"all {reading.expected.endpoints:,} endpoints were in the ruleset after {after_s:.1f} s"
-        f"{'' if latency_s == after_s else f', {latency_s:.1f} s after the last change'}{syncs}",
+        f"{f', {latency_s:.1f} s after the last change' if after_s - latency_s > TOLD_S_MIN else ''}{syncs}",
     )
 
 
