@@ -28,7 +28,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "headless": {"headless": True},
 }
 SIZES = {"1k": 1_000, "10k": 10_000, "30k": 30_000, "100k": 100_000}
-BUSY = {("affinity", 10_000), ("iptables", 30_000)}
+BUSY = {("affinity", 10_000), ("affinity", 30_000), ("iptables", 30_000)}
 """Syncs so long that on two CPUs there are seconds in which nobody looks whether the node is Ready."""
 GIVEN_UP_AFTER_S = 120
 ANOTHER_ZONE = "zone-1"
@@ -51,6 +51,7 @@ PEAKS_MIB: dict[tuple[str, int], dict[str, tuple[float, float]]] = {
     ("headless", 10_000): {"chains": (5.1, 244), "map": (5.1, 252)},
     ("iptables", 10_000): {"chains": (45.5, 347), "map": (45.5, 333)},
     ("many", 10_000): {"chains": (370, 823), "map": (187, 598)},
+    ("affinity", 30_000): {"chains": (586, 1027), "map": (490, 952)},
     ("iptables", 30_000): {"chains": (131, 505), "map": (131, 541)},
     ("base", 100_000): {"chains": (1104, 1814), "map": (137, 606)},
     ("dual-stack", 100_000): {"chains": (1201, 3066), "map": (138, 747)},
@@ -121,7 +122,7 @@ def size(fleet, endpoints):
         "two-ports": "1k",
         "dual-stack": "1k 10k",
         "three-services": "1k 10k",
-        "affinity": "1k 10k",
+        "affinity": "1k 10k 30k",
     },
 )
 def test_a_shape_or_remedy(real_node, daemonset_service, row, size, kube_proxy):

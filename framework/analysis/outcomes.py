@@ -22,6 +22,7 @@ from typing import Final
 
 from framework.analysis.fates import crash_loops, fates, readiness
 from framework.analysis.reading import STATUS_GAP_S_MAX, Reading
+from framework.cluster.lease_budget import PRODUCTION_LEASE_S
 from framework.outcome import Doubt, Evidence, Outcome, Programmed, Ruleset
 from framework.units import mib
 
@@ -227,4 +228,20 @@ def _ready_doubts(reading: Reading) -> Iterator[Doubt]:
             about=("ready",),
             text=f"the node's status was not seen for {reading.status_gap_s:.1f} s (more than "
             f"{STATUS_GAP_S_MAX:g} s)",
+        )
+    else:
+        yield from _lease_doubts(reading)
+
+
+def _lease_doubts(reading: Reading) -> Iterator[Doubt]:
+    """A lease tells of its node only while the control plane could have taken a renewal."""
+    expired_at_s = readiness(reading.evidence).lease_expired_at_s
+    if expired_at_s is None:
+        return
+    gap_s = reading.status_gap_between_s(expired_at_s - PRODUCTION_LEASE_S, expired_at_s)
+    if gap_s > STATUS_GAP_S_MAX:
+        yield Doubt(
+            about=("ready",),
+            text=f"while the lease ran out nobody could look at the node for {gap_s:.1f} s: the control "
+            "plane or the whole machine may have stood still",
         )

@@ -318,7 +318,10 @@ class Reading:
     @cached_property
     def status_gap_s(self) -> float:
         """The longest time without a look at the node, from the workload to the end."""
-        begin_s, end_s = self.evidence.workload_applied_at_s, self.evidence.ended_at_s
+        return self.status_gap_between_s(self.evidence.workload_applied_at_s, self.evidence.ended_at_s)
+
+    def status_gap_between_s(self, begin_s: float, end_s: float) -> float:
+        """The longest time without a look at the node within a stretch of time."""
         looks = sorted(sample.at_s for sample in self.evidence.status if begin_s <= sample.at_s <= end_s)
         return max(later - earlier for earlier, later in pairwise([begin_s, *looks, max(begin_s, end_s)]))
 

@@ -7,21 +7,23 @@ there, and must leave it alone.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import pytest
 
 from framework.binaries import Binaries
 from framework.cluster import EmbeddedCluster
 from framework.fleet import Fleet
-from framework.ledger import STATE_ENV, Ledger
+from framework.ledger import STATE_ENV, Ledger, clean
 from framework.preflight import require_machine
 from framework.realnode import CopyPool, HostNode
 from framework.signals import ended_as_by_ctrl_c
@@ -29,6 +31,8 @@ from framework.spec import RealNodeSpec
 from framework.wait import wait_until
 
 STORY_TIMEOUT_S = 120.0
+STATE_PREFIX = "kn-"
+SESSION_LOCK = "session.lock"
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +43,19 @@ def machine() -> None:
 
 @pytest.fixture(scope="session")
 def live_state() -> Iterator[Path]:
-    """A state folder whose path is short enough for unix sockets; everybody may look inside."""
-    with tempfile.TemporaryDirectory(prefix="kn-") as folder, pytest.MonkeyPatch.context() as patch:
+    """A state folder whose path is short enough for unix sockets; everybody may look inside.
+
+    What sessions that were killed left in theirs is removed first.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{STATE_PREFIX}*"):
+        with suppress(filelock.Timeout), filelock.FileLock(left / SESSION_LOCK, timeout=0):
+            assert clean(left, include_kept=True)[1] == ()
+            shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=STATE_PREFIX) as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder).chmod(0o755)
         patch.setenv(STATE_ENV, folder)
-        yield Path(folder)
+        with filelock.FileLock(Path(folder) / SESSION_LOCK, timeout=0):
+            yield Path(folder)
 
 
 @pytest.fixture(scope="session")
