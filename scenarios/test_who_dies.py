@@ -138,24 +138,24 @@ BALLASTS = {
 }
 LARGEST_DAEMON = "nft"
 NOBODY = None
+
+
+def first_victims(daemon):
+    """For each ballast, where ``daemon`` is the first of those that run without any."""
+    return {
+        "none": daemon,
+        "guaranteed": daemon,
+        "system": "system",
+        "burstable": "burstable",
+        "besteffort": "besteffort",
+        "page-cache": NOBODY,
+    }
+
+
 FIRST_VICTIM = {
-    "production": {
-        "none": LARGEST_DAEMON,
-        "guaranteed": LARGEST_DAEMON,
-        "system": "system",
-        "burstable": "burstable",
-        "besteffort": "besteffort",
-        "page-cache": NOBODY,
-    },
+    "production": first_victims(LARGEST_DAEMON),
     "flat": {**dict.fromkeys(BALLASTS, LARGEST_DAEMON), "page-cache": NOBODY},
-    "kubelet-0": {
-        "none": "kubelet",
-        "guaranteed": "kubelet",
-        "system": "system",
-        "burstable": "burstable",
-        "besteffort": "besteffort",
-        "page-cache": NOBODY,
-    },
+    "kubelet-0": first_victims("kubelet"),
 }
 """By the kernel's rule. A daemon at 0 is outweighed only by another one at 0 that is larger, or by a pod.
 Page cache is given up before anybody is killed, and nft fits into what it held."""
@@ -166,10 +166,7 @@ MATRIX = list(product(POLICIES, BALLASTS, SPARE_BYTES))
 def expected_of(first_victim):
     if first_victim is NOBODY:
         return Expectation(programming="programmed", oom_victims=(), served="fully", ready_throughout=True)
-    return Expectation(
-        first_victim=first_victim,
-        known_bad=DEAR_ENDPOINTS,
-    )
+    return Expectation(first_victim=first_victim, known_bad=DEAR_ENDPOINTS)
 
 
 @pytest.mark.all_cells

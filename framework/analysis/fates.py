@@ -157,11 +157,13 @@ def _programmed(reading: Reading) -> Iterator[FateSeen]:
     failed = [sync for sync in reading.syncs if sync.error is not None and _end_s(sync) <= programmed_at_s]
     late = bool(failed) or latency_s > PROGRAMMING_S_MAX
     syncs = f" and {len(failed)} failed syncs" if failed else ""
+    took_time = after_s - latency_s > TOLD_S_MIN
+    latency = f", {latency_s:.1f} s after the last change" if took_time else ""
     yield FateSeen(
         fate="programmed_late" if late else "programmed",
         at_s=programmed_at_s,
         why=f"all {reading.expected.endpoints:,} endpoints were in the ruleset after {after_s:.1f} s"
-        f"{f', {latency_s:.1f} s after the last change' if after_s - latency_s > TOLD_S_MIN else ''}{syncs}",
+        f"{latency}{syncs}",
     )
 
 

@@ -108,6 +108,11 @@ class Reading:
         ruleset = self.evidence.ruleset
         return ruleset is not None and self.expected.matches(ruleset)
 
+    @property
+    def listing_incomplete(self) -> bool:
+        """Whether the ruleset was listed and is another than it should be."""
+        return self.evidence.ruleset is not None and not self.listing_complete
+
     @cached_property
     def nft_exits(self) -> tuple[ProcessExit, ...]:
         """The exits of the program that loads rulesets, whatever it was run for."""
@@ -269,15 +274,14 @@ class Reading:
         no endpoint serves nobody, though that is what it was asked for.
         """
         met, listed = self._clients_served, self._listing_served
-        if met == "fully" and listed is not None and not self.listing_complete:
+        if met == "fully" and self.listing_incomplete:
             return "partly"
         return met or listed
 
     @property
-    def fails_clients(self) -> bool | None:
-        """Whether connects fail in the end, rules that are stale but answer not counted; None: not known."""
-        served = self._clients_served or self._listing_served
-        return None if served is None else served != "fully"
+    def fails_clients(self) -> bool:
+        """Whether connects fail in the end, as far as known; rules that are stale but answer don't count."""
+        return (self._clients_served or self._listing_served) not in (None, "fully")
 
     @cached_property
     def _clients_served(self) -> Served | None:
@@ -310,7 +314,7 @@ class Reading:
         words = []
         if seen is not None and seen.success is not None:
             words.append(f"{seen.served:,} of {seen.attempts:,} connects were served")
-        if not words or (ruleset is not None and not self.listing_complete):
+        if not words or self.listing_incomplete:
             listed = ruleset.endpoints if ruleset else 0
             words.append(f"the ruleset lists {listed:,} of {self.expected.endpoints:,} endpoints")
         return ", ".join(words)

@@ -32,7 +32,8 @@ from framework.wait import wait_until
 
 STORY_TIMEOUT_S = 120.0
 STATE_PREFIX = "kn-"
-SESSION_LOCK = "session.lock"
+SESSION_LOCK = "kilonode-session.lock"
+"""Says that a folder is a session's, and while it is held, that the session lives."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +48,10 @@ def live_state() -> Iterator[Path]:
 
     What sessions that were killed left in theirs is removed first.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"{STATE_PREFIX}*"):
-        with suppress(filelock.Timeout), filelock.FileLock(left / SESSION_LOCK, timeout=0):
-            assert clean(left, include_kept=True)[1] == ()
-            shutil.rmtree(left)
+    for lock in Path(tempfile.gettempdir()).glob(f"{STATE_PREFIX}*/{SESSION_LOCK}"):
+        with suppress(filelock.Timeout), filelock.FileLock(lock, timeout=0):
+            assert clean(lock.parent, include_kept=True)[1] == ()
+            shutil.rmtree(lock.parent)
     with tempfile.TemporaryDirectory(prefix=STATE_PREFIX) as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder).chmod(0o755)
         patch.setenv(STATE_ENV, folder)
