@@ -7,19 +7,25 @@ tox := .venv/bin/tox
 python_min := 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help test scenario bench lint typecheck clean
+.PHONY: help test test-kind kind-image scenario bench lint typecheck clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: $(tox) ## run all tests of kilonode itself
 	@$(tox) run -e unit,integration -- $(ARGS)
+
+test-kind: $(tox) ## run the tests of kind's clusters alone
+	@$(tox) run -e integration -- -k kind $(ARGS)
 
 scenario: $(tox) ## measure real nodes, such as: make scenario ARGS="--max-nodes 1k"
 	@$(tox) run -e scenario -- $(ARGS)
 
 bench: $(tox) ## measure the harness itself, such as: make bench ARGS="registration --rounds 5"
 	@$(tox) run -e bench -- $(ARGS)
+
+kind-image: $(tox) ## build a node image for --cluster kind where no registry can be reached
+	@$(tox) run -e kind-image
 
 lint: $(tox) ## check style and the direction of imports
 	@$(tox) run -e lint -- $(ARGS)

@@ -97,7 +97,8 @@ def _row(result: RunResult) -> Row | None:
     outcome = result.outcome
     if not result.test_id.startswith(SCENARIO) or cell is None or outcome is None:
         return None
-    if outcome.nft_bytes_peak is None:
+    charged, unreclaimable = outcome.charged_bytes_peak, outcome.unreclaimable_bytes_peak
+    if outcome.nft_bytes_peak is None or charged is None or unreclaimable is None:
         return None
     asked = result.parameters["asked"]
     assert isinstance(asked, int)  # noqa: S101 - as the framework writes it
@@ -108,8 +109,8 @@ def _row(result: RunResult) -> Row | None:
         programming=outcome.programming,
         loader=outcome.loader,
         nft=outcome.nft_bytes_peak,
-        charged=outcome.charged_bytes_peak,
-        unreclaimable=outcome.unreclaimable_bytes_peak,
+        charged=charged,
+        unreclaimable=unreclaimable,
         sync_s=outcome.sync_s,
         programmed_after_s=outcome.programmed_after_s,
         rules=outcome.ruleset.rules if outcome.ruleset else 0,

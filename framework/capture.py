@@ -10,21 +10,30 @@ from __future__ import annotations
 
 import resource
 import time
-import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from framework.analysis import TRAFFIC_BEFORE_S
+from framework.cgroup import MemoryCgroup
+from framework.cgroup_counters import CgroupReading
+from framework.errors import TimeLimitError
 from framework.observe import (
     CgroupSampler,
+    ContainerText,
+    FileText,
     KernelLog,
     NodeStatusWatcher,
+    PolledText,
     ProxyLog,
     Recorder,
+    RemoteProcesses,
+    joined,
     open_recorder,
     parse_metrics,
+    remote_kills,
     zero_in_local_time,
 )
 from framework.outcome import (
@@ -33,15 +42,23 @@ from framework.outcome import (
     Connect,
     Evidence,
     Measure,
+    MeasuredBy,
     NodeStatusSample,
+    OomKill,
     Phase,
+    ProcessExit,
     Programmed,
     ProxySync,
     Ruleset,
+    Unseen,
 )
-from framework.realnode import HostNode
+from framework.realnode import ContainerLogs, Node, PodLog
+from framework.remote import Remote
+from framework.wait import wait_until
 
-METRICS_TIMEOUT_S: Final = 10.0
+DYING_TIMEOUT_S: Final = 10.0
+"""What has no exit record then is called unknown, as before."""
+DYING_LOOK_S: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ class Marks:
     last_changed_at_s: float
     programmed_at_s: float | None
     settled_at_s: float
-    ruleset: Ruleset
+    ruleset: Ruleset | None
     endpoint_mode: str
     endpoints_expected: int
     addresses_expected: int
@@ -86,25 +103,95 @@ class Marks:
     expected: Programmed
     shape: str
     connects: tuple[Connect, ...]
-    node_monitor_grace_period_s: float
+    node_monitor_grace_period_s: float | None
+
+
+@dataclass(frozen=True)
+class _Here:
+    """What the kernel tells of a node whose processes are this host's."""
+
+    cgroup: MemoryCgroup
+    recorder: Recorder
+    kernel_log: KernelLog
+    sampler: CgroupSampler
+
+    @property
+    def measured_by(self) -> MeasuredBy:
+        return self.recorder.measured_by
+
+    @property
+    def lost(self) -> int:
+        return self.recorder.lost
+
+    @property
+    def cpu_s(self) -> float:
+        """What sampling cost so far."""
+        return self.sampler.cpu_s
+
+    def records(self) -> tuple[tuple[ProcessExit, ...], tuple[OomKill, ...]]:
+        """Whom the kernel killed is waited for: to give back its memory may take it seconds."""
+        with suppress(TimeLimitError):
+            wait_until(
+                lambda: not self._dying() or None,
+                what="the end of what the kernel killed",
+                timeout_s=DYING_TIMEOUT_S,
+                interval_s=DYING_LOOK_S,
+            )
+        return self.recorder.exits(self.cgroup), self.kernel_log.kills(self.cgroup)
+
+    def _dying(self) -> set[int]:
+        """The processes that were killed and have no exit record yet."""
+        ended = {end.pid for end in self.recorder.exits(self.cgroup)}
+        return {kill.victim_pid for kill in self.kernel_log.kills(self.cgroup)} - ended
+
+
+@dataclass(frozen=True)
+class _There:
+    """What a command prefix tells of a node elsewhere."""
+
+    remote: Remote
+    processes: RemoteProcesses
+    zero_s: float
+    sees_kills: bool
+
+    @property
+    def measured_by(self) -> MeasuredBy:
+        return "poll"
+
+    @property
+    def lost(self) -> int:
+        return self.processes.lost
+
+    def records(self) -> tuple[tuple[ProcessExit, ...], tuple[OomKill, ...]]:
+        kills = remote_kills(self.remote, self.zero_s) if self.sees_kills else ()
+        return joined(self.processes.exits(), kills), kills
 
 
 class Observers:
     """Everything that watches one node; ``stop`` ends it."""
 
-    def __init__(self, host: HostNode, clock: Clock) -> None:
+    def __init__(self, host: Node, clock: Clock) -> None:
         self._host = host
         self._clock = clock
         self._stack = ExitStack()
         enter = self._stack.enter_context
-        self._recorder: Recorder = enter(open_recorder(clock.zero_s))
-        self._recorder.watch(host.cgroup)
-        self._kernel_log = enter(KernelLog(clock.zero_s))
-        self._sampler = enter(CgroupSampler(host.cgroup, clock.zero_s))
+        self._here: _Here | None = None
+        if host.cgroup is not None:
+            recorder: Recorder = enter(open_recorder(clock.zero_s))
+            recorder.watch(host.cgroup)
+            kernel_log = enter(KernelLog(clock.zero_s))
+            sampler = enter(CgroupSampler(host.cgroup, clock.zero_s))
+            self._here = _Here(host.cgroup, recorder, kernel_log, sampler)
+        self._unseen = host.unseen
+        self._there: _There | None = None
+        if host.remote is not None and self.sees("exits"):
+            there = enter(RemoteProcesses(host.remote, clock.zero_s))
+            self._there = _There(host.remote, there, clock.zero_s, self.sees("kills"))
         self._status = enter(NodeStatusWatcher(host.endpoint, host.name, clock.zero_s))
         now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self._proxy_log = ProxyLog(host.kube_proxy_log, zero_in_local_time(clock.zero_s, now_s))
+        self._proxy_log = _proxy_log(host.kube_proxy_log, zero_in_local_time(clock.zero_s, now_s))
         self._baseline: CgroupSample | None = None
+        self._before: CgroupReading | None = None
         self._windows = 0
 
     def stop(self) -> None:
@@ -113,7 +200,11 @@ class Observers:
     @property
     def syncs(self) -> tuple[ProxySync, ...]:
         """Every sync of kube-proxy so far."""
-        return self._proxy_log.syncs()
+        return self._proxy_log.syncs() if self._proxy_log is not None and self.sees("syncs") else ()
+
+    def sees(self, what: Unseen) -> bool:
+        """Whether such records can be taken of the node."""
+        return all(each.what != what for each in self._unseen)
 
     @property
     def last_look(self) -> NodeStatusSample | None:
@@ -122,24 +213,29 @@ class Observers:
 
     def take_baseline(self) -> None:
         """The node is idle now: what it holds is what it costs without the Service."""
-        self._baseline = self._sampler.sample()
+        reading = self._host.counters()
+        self._baseline = None if reading is None else self._sample(reading)
 
     def begin(self, phase: Phase) -> Window:
         """A new window, from now on; the first one from the node's beginning on."""
-        is_first = self._windows == 0
+        is_first = self._windows == 0 and self._host.is_ours
         self._windows += 1
+        own = is_first or (self._host.is_ours and self._here is not None and self._here.cgroup.reset_peaks())
+        self._before = None if is_first else self._host.counters()
         return Window(
             phase=phase,
             begun_at_s=0.0 if is_first else self._clock.now_s(),
             is_first=is_first,
-            peaks_are_its_own=is_first or self._host.cgroup.reset_peaks(),
-            oom_kills_before=0 if is_first else self._host.cgroup.read().oom_kills,
+            peaks_are_its_own=own,
+            oom_kills_before=self._before.oom_kills if self._before is not None else 0,
         )
 
     def evidence(self, window: Window, marks: Marks) -> Evidence:
         """What was recorded in ``window``, until now."""
         begun_at_s = window.begun_at_s
-        end = self._sampler.sample()
+        kernel = self._here or self._there
+        exits, kills = kernel.records() if kernel is not None else ((), ())
+        exits = tuple(end for end in exits if end.at_s >= begun_at_s)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return Evidence(
             zero_utc=self._clock.zero_utc.isoformat(),
@@ -151,19 +247,19 @@ class Observers:
             last_changed_at_s=marks.last_changed_at_s,
             programmed_at_s=marks.programmed_at_s,
             ended_at_s=self._clock.now_s(),
-            exits=tuple(x for x in self._recorder.exits(self._host.cgroup) if x.at_s >= begun_at_s),
-            exit_records_lost=self._recorder.lost,
-            measured_by=self._recorder.measured_by,
-            oom_kills=tuple(k for k in self._kernel_log.kills(self._host.cgroup) if k.at_s >= begun_at_s),
-            cgroup=self._cgroup(window, end),
+            exits=exits,
+            exit_records_lost=kernel.lost if kernel is not None else 0,
+            measured_by=kernel.measured_by if kernel is not None else "nothing",
+            oom_kills=tuple(kill for kill in kills if kill.at_s >= begun_at_s),
+            cgroup=self._cgroup(window),
             syncs=tuple(s for s in self.syncs if s.ended_at_s is None or s.ended_at_s >= begun_at_s),
             sync_failures_metric=self._sync_failures(),
             status=tuple(look for look in self._status.samples if look.at_s >= begun_at_s),
             ruleset=marks.ruleset,
-            daemons=self._host.daemon_records(),
+            daemons=self._host.daemon_records(exits),
             pods=self._host.pod_records(),
             harness_memory_bytes_peak=usage.ru_maxrss * 1024,
-            harness_cpu_s=self._sampler.cpu_s + self._status.cpu_s,
+            harness_cpu_s=self._status.cpu_s + (self._here.cpu_s if self._here else 0.0),
             phase=window.phase,
             begun_at_s=begun_at_s,
             settled_at_s=marks.settled_at_s,
@@ -172,44 +268,59 @@ class Observers:
             addresses_gone=marks.addresses_gone,
             oom_scores=self._host.oom_scores,
             restarts=tuple(
-                end.record(self._clock.zero_s)
-                for end in self._host.supervisor.ends
-                if end.ended_s - self._clock.zero_s >= begun_at_s
+                end for end in self._host.restarts(self._clock.zero_s, exits) if end.ended_at_s >= begun_at_s
             ),
             node_monitor_grace_period_s=marks.node_monitor_grace_period_s,
             expected=marks.expected,
             shape=marks.shape,
             loader=self._host.spec.loader,
+            unseen=self._unseen,
         )
 
-    def _cgroup(self, window: Window, end: CgroupSample) -> CgroupEvidence:
-        reading = self._host.cgroup.read()
-        samples = tuple(each for each in self._sampler.samples if each.at_s >= window.begun_at_s)
+    def _cgroup(self, window: Window) -> CgroupEvidence | None:
+        reading, sampler = self._host.counters(), self._here.sampler if self._here is not None else None
+        if reading is None:
+            return None
+        end = sampler.sample() if sampler is not None else self._sample(reading)
+        samples = tuple(s for s in (sampler.samples if sampler else ()) if s.at_s >= window.begun_at_s)
+        charged, kernel = reading.charged_bytes_peak, reading.kernel_bytes_peak
         of_window = [*samples, end]
-        charged = reading.charged_bytes_peak if window.peaks_are_its_own else None
-        kernel = reading.kernel_bytes_peak if window.peaks_are_its_own else None
+        if not window.peaks_are_its_own:
+            before = self._before
+            charged = raised(before.charged_bytes_peak if before else None, charged)
+            kernel = raised(before.kernel_bytes_peak if before else None, kernel)
+        first_sampler = sampler if window.is_first else None
         return CgroupEvidence(
-            mode=self._host.cgroup.mode,
+            mode=reading.mode,
             limit_bytes=self._host.spec.memory_bytes,
             charged_bytes_peak=_peak(charged, max(each.charged_bytes for each in of_window)),
-            unreclaimable_bytes_peak=self._sampler.unreclaimable_bytes_peak
-            if window.is_first
+            unreclaimable_bytes_peak=first_sampler.unreclaimable_bytes_peak
+            if first_sampler is not None
             else _peak(None, max(each.anonymous_bytes + each.kernel_bytes for each in of_window)),
-            kernel_bytes_peak=self._sampler.kernel_bytes_peak
-            if window.is_first and kernel is None
+            kernel_bytes_peak=first_sampler.kernel_bytes_peak
+            if first_sampler is not None and kernel is None
             else _peak(kernel, max(each.kernel_bytes for each in of_window)),
             baseline=self._baseline or end,
             end=end,
             oom_kills=max(0, reading.oom_kills - window.oom_kills_before),
             samples=samples,
-            sample_interval_s=self._sampler.interval_s,
+            sample_interval_s=sampler.interval_s if sampler is not None else 0.0,
+        )
+
+    def _sample(self, reading: CgroupReading) -> CgroupSample:
+        """A reading as a sample of this moment."""
+        return CgroupSample(
+            at_s=self._clock.now_s(),
+            charged_bytes=reading.charged_bytes,
+            anonymous_bytes=reading.anonymous_bytes,
+            file_bytes=reading.file_bytes,
+            kernel_bytes=reading.kernel_bytes,
         )
 
     def _sync_failures(self) -> int | None:
         """kube-proxy's own count of failed syncs; None when it doesn't answer."""
         try:
-            with urllib.request.urlopen(self._host.metrics_url, timeout=METRICS_TIMEOUT_S) as answer:  # noqa: S310
-                return parse_metrics(answer.read().decode()).sync_failures
+            return parse_metrics(self._host.kube_proxy_metrics()).sync_failures
         except OSError:
             return None
 
@@ -219,3 +330,19 @@ def _peak(counter: int | None, largest_sample: int) -> Measure:
     if counter is not None:
         return Measure(value=counter, source="cgroup_counter", bound="exact")
     return Measure(value=largest_sample, source="sample", bound="lower")
+
+
+def raised(before: int | None, after: int | None) -> int | None:
+    """A high-water mark that nobody set back, where it is a window's own: it rose in it."""
+    return after if before is not None and after is not None and after > before else None
+
+
+def _proxy_log(place: Path | ContainerLogs | PodLog | None, zero: datetime) -> ProxyLog | None:
+    """``zero`` in this machine's time zone."""
+    if place is None:
+        return None
+    if isinstance(place, PodLog):
+        return ProxyLog(PolledText(place.read_since), zero.astimezone(UTC))
+    if isinstance(place, ContainerLogs):
+        return ProxyLog(ContainerText(place.folder, place.pattern), zero.astimezone(UTC))
+    return ProxyLog(FileText(place), zero)

@@ -24,62 +24,34 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import select
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
+from framework.cgroup_counters import (
+    FILES,
+    CgroupMode,
+    CgroupReading,
+    MemoryFigures,
+    figures_of,
+    oom_kills_of,
+    reading_of,
+)
 from framework.errors import BadInputError, KilonodeError, MissingRequirementError
-from framework.outcome import Record
 from framework.process import KILL_TIMEOUT_S
 from framework.wait import wait_until
-
-CgroupMode = Literal["v1", "v2"]
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 REMOVE_TIMEOUT_S: Final = 10.0
 _CONTAINER_CONTROLLERS: Final = ("cpu", "cpuset", "hugetlb", "io", "memory", "pids")
 """What kubelet looks for in its ``cgroupRoot`` (getSupportedUnifiedControllers in its
 pkg/kubelet/cm/cgroup_v2_manager_linux.go), and runc's io."""
-V1_NO_LIMIT_BYTES: Final = 1 << 62
-"""Version 1 shows "no limit" as the largest multiple of the page size below 2^63; no limit comes near."""
 _STAT_BYTES_MAX: Final = 16384
-_V1_STAT: Final = re.compile(rb"^total_(cache|rss) (\d+)$", re.MULTILINE)
-_V2_STAT: Final = re.compile(
-    rb"^(anon|file|kernel|kernel_stack|pagetables|percpu|sock|slab) (\d+)$", re.MULTILINE
-)
-_V2_KERNEL_PARTS: Final = (b"kernel_stack", b"pagetables", b"percpu", b"sock", b"slab")
-
-
-class CgroupReading(Record, frozen=True):
-    """The counters of a memory cgroup, with all cgroups below it.
-
-    ``charged_bytes`` is what the limit applies to (anonymous + file + kernel memory); the peaks are the
-    kernel's own high-water marks, None where this kernel has none. ``limit_bytes`` is None for no limit.
-    """
-
-    charged_bytes: int
-    charged_bytes_peak: int | None
-    anonymous_bytes: int
-    file_bytes: int
-    kernel_bytes: int
-    kernel_bytes_peak: int | None
-    limit_bytes: int | None
-    oom_kills: int
-
-
-class MemoryFigures(NamedTuple):
-    """The four figures of a fast reading, in bytes."""
-
-    charged_bytes: int
-    anonymous_bytes: int
-    file_bytes: int
-    kernel_bytes: int
 
 
 def detect_mode(root: Path = CGROUP_ROOT) -> CgroupMode:
@@ -101,6 +73,29 @@ def memory_cgroup(relative_name: str, root: Path = CGROUP_ROOT) -> MemoryCgroup:
         )
     mode, tree = _memory_tree(root)
     return MemoryCgroup(tree.joinpath(*parts), mode, tree)
+
+
+def memory_path(text: str) -> str | None:
+    """The memory cgroup in the text of /proc/PID/cgroup; None where it tells none.
+
+    That is a process's which ended: version 1 shows it in the root.
+    """
+    unified = None
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return path if path != "/" else None
+        if not controllers:
+            unified = path
+    return unified
+
+
+def cgroup_of(pid: int) -> str | None:
+    """The memory cgroup of a process, as the kernel names it; None when there is no such process."""
+    try:
+        return memory_path(Path(f"/proc/{pid}/cgroup").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def is_within(path: str, ancestor: str) -> bool:
@@ -215,39 +210,25 @@ class MemoryCgroup:
 
     def read(self) -> CgroupReading:
         """Every counter, once. For many readings a second see ``reader``."""
-        with self.reader() as reader:
-            figures = reader.read()
-        peaks = _V1_PEAKS if self.mode == "v1" else _V2_PEAKS
+        files = FILES[self.mode]
         with _explained(self.path):
-            return CgroupReading(
-                charged_bytes=figures.charged_bytes,
-                charged_bytes_peak=_number(self.path / peaks.charged),
-                anonymous_bytes=figures.anonymous_bytes,
-                file_bytes=figures.file_bytes,
-                kernel_bytes=figures.kernel_bytes,
-                kernel_bytes_peak=_number(self.path / peaks.kernel) if peaks.kernel else None,
-                limit_bytes=self._limit_bytes(),
-                oom_kills=self._oom_kills(),
-            )
+            texts = {name: (self.path / name).read_text() for name in (*files.figures, files.limit)}
+            for name in files.peaks:
+                with suppress(FileNotFoundError):
+                    texts[name] = (self.path / name).read_text()
+            return reading_of(self.mode, texts, oom_kills=self._oom_kills(files.events))
 
-    def _limit_bytes(self) -> int | None:
-        if self.mode == "v1":
-            limit = int((self.path / "memory.limit_in_bytes").read_text())
-            return None if limit >= V1_NO_LIMIT_BYTES else limit
-        text = (self.path / "memory.max").read_text().strip()
-        return None if text == "max" else int(text)
-
-    def _oom_kills(self) -> int:
+    def _oom_kills(self, events: str) -> int:
         if self.mode == "v2":
-            return _field(self.path / "memory.events", "oom_kill")
-        return sum(_field(cgroup.path / "memory.oom_control", "oom_kill") for cgroup in self.walk())
+            return oom_kills_of((self.path / events).read_text())
+        return sum(oom_kills_of((cgroup.path / events).read_text()) for cgroup in self.walk())
 
     def reset_peaks(self) -> bool:
         """Let the kernel's high-water marks begin anew; false where they can't, in version 2."""
         if self.mode == "v2":
             return False
         with _explained(self.path):
-            for name in filter(None, _V1_PEAKS):
+            for name in FILES[self.mode].peaks:
                 (self.path / name).write_text("0")
         return True
 
@@ -327,27 +308,15 @@ class MemoryCgroup:
             yield from (cgroup.path for cgroup in namesake.walk())
 
 
-class _Peaks(NamedTuple):
-    charged: str
-    kernel: str | None
-
-
-_V1_PEAKS: Final = _Peaks("memory.max_usage_in_bytes", "memory.kmem.max_usage_in_bytes")
-_V2_PEAKS: Final = _Peaks("memory.peak", None)
-
-
 class CgroupReader:
     """The files of one memory cgroup kept open, for readings at 50 Hz and more."""
 
     def __init__(self, cgroup: MemoryCgroup) -> None:
-        names = _V1_FILES if cgroup.mode == "v1" else _V2_FILES
         self._path = cgroup.path
-        self._figures: Callable[[list[bytes]], MemoryFigures] = (
-            _v1_figures if cgroup.mode == "v1" else _v2_figures
-        )
+        self._mode = cgroup.mode
         self._fds: list[int] = []
         try:
-            for name in names:
+            for name in FILES[cgroup.mode].figures:
                 self._fds.append(os.open(cgroup.path / name, os.O_RDONLY | os.O_CLOEXEC))
         except OSError:
             self.close()
@@ -356,7 +325,8 @@ class CgroupReader:
     def read(self) -> MemoryFigures:
         """The figures of this moment. Raises KilonodeError when the cgroup was removed."""
         with _explained(self._path):
-            return self._figures([os.pread(fd, _STAT_BYTES_MAX, 0) for fd in self._fds])
+            texts = (os.pread(fd, _STAT_BYTES_MAX, 0).decode() for fd in self._fds)
+            return figures_of(self._mode, *texts)
 
     def close(self) -> None:
         while self._fds:
@@ -369,25 +339,6 @@ class CgroupReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-_V1_FILES: Final = ("memory.usage_in_bytes", "memory.stat", "memory.kmem.usage_in_bytes")
-_V2_FILES: Final = ("memory.current", "memory.stat")
-
-
-def _v1_figures(texts: list[bytes]) -> MemoryFigures:
-    usage, stat, kernel = texts
-    found = dict(_V1_STAT.findall(stat))
-    return MemoryFigures(int(usage), int(found[b"rss"]), int(found[b"cache"]), int(kernel))
-
-
-def _v2_figures(texts: list[bytes]) -> MemoryFigures:
-    """Kernels before 5.18 have no ``kernel`` line; there its parts are summed."""
-    current, stat = texts
-    found = dict(_V2_STAT.findall(stat))
-    kernel = found.get(b"kernel")
-    kernel_bytes = int(kernel) if kernel else sum(int(found.get(part, 0)) for part in _V2_KERNEL_PARTS)
-    return MemoryFigures(int(current), int(found[b"anon"]), int(found[b"file"]), kernel_bytes)
 
 
 @contextmanager
@@ -449,23 +400,6 @@ def _make_namesake(tree: Path, relative: Path) -> None:
         for name in ("cpuset.cpus", "cpuset.mems"):
             if (parent / name).exists() and not (folder / name).read_text().strip():
                 (folder / name).write_text((parent / name).read_text())
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file; None on a kernel that has no such file."""
-    try:
-        return int(path.read_text())
-    except FileNotFoundError:
-        return None
-
-
-def _field(path: Path, name: str) -> int:
-    """A field of a file of ``name value`` lines; 0 where the kernel has no such field."""
-    for line in path.read_text().splitlines():
-        key, _, value = line.partition(" ")
-        if key == name:
-            return int(value)
-    return 0
 
 
 def _pidfd(pid: int) -> int | None:

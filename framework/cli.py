@@ -8,6 +8,7 @@ remedy and an exit status that a script can tell apart: 2 for a refused value, 3
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
@@ -18,12 +19,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from framework import ledger, preflight
+from framework import ledger, preflight, private_docker
 from framework.binaries import Binaries, Binary, ExplicitPathError, Request, show_progress
 from framework.claims import ClaimsTable, judge_claims, load_claims
+from framework.cluster import HOST_PROGRAMS, kind
+from framework.containers import Engine, find_engine
 from framework.errors import BadInputError, KilonodeError, MissingRequirementError
 from framework.fleet import Snapshots
-from framework.report import ResultsTable, load_run
+from framework.report import ResultsTable, SideBySide, StepDisplay, load_run
+from framework.signals import ended_as_by_ctrl_c
 from framework.spec import require_version
 from framework.stages import StagesRun, StagesTable, load_stages, write_stages
 from framework.twin import profile_files, profile_twins
@@ -104,6 +108,12 @@ def setup(
     profiler: Annotated[
         bool, typer.Option("--profiler", help="Install valgrind too, which `kilonode stages` needs.")
     ] = False,
+    with_kind: Annotated[
+        bool,
+        typer.Option(
+            "--kind", help="Get what `--cluster kind` needs too: docker where none is, kind, kubeadm."
+        ),
+    ] = False,
 ) -> None:
     """Get this machine ready: Debian packages, then every executable of a default run.
 
@@ -112,15 +122,26 @@ def setup(
     $KILONODE_CACHE_DIR (by default ~/.cache/kilonode).
     """
     console = _console()
-    missing = preflight.missing_packages(profiler=profiler)
-    if missing and preflight.can_install():
-        console.print(f"installing {', '.join(missing)} with apt-get", highlight=False)
-        preflight.install_packages(missing)
+    _install(preflight.missing_packages(profiler=profiler), console)
     preflight.require_programs()
     binaries = Binaries()
+    wanted = list(binaries.defaults())
+    if with_kind:
+        if _answering_engine() is None:
+            for packages in private_docker.missing_packages():
+                _install(packages, console)
+        _install(kind.missing_packages(), console)
+        wanted += [*map(binaries.request, HOST_PROGRAMS), *kind.node_image_requests(binaries)]
     with show_progress(console) as progress:
-        found = binaries.ensure_all(binaries.defaults(), progress=progress)
+        found = binaries.ensure_all(list(dict.fromkeys(wanted)), progress=progress)
     console.print(f"ready: {len(found)} executables in {binaries.root}", highlight=False, soft_wrap=True)
+
+
+def _install(packages: Sequence[str], console: Console) -> None:
+    """Install Debian packages, if any and if this process may."""
+    if packages and preflight.can_install():
+        console.print(f"installing {', '.join(packages)} with apt-get", highlight=False)
+        preflight.install_packages(packages)
 
 
 @app.command("binaries")
@@ -157,13 +178,19 @@ def list_binaries(
 
 @app.command()
 def show(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's folder, or its name in runs/.")
-    ] = "latest",
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs' folders, or their names in runs/.")
+    ] = None,
 ) -> None:
-    """Show the results of a run again, as the table that ended it."""
-    folder = _run_folder(run)
-    _console().print(ResultsTable(load_run(folder), folder.resolve()))
+    """Show the results of a run again, as the table that ended it; those of several side by side.
+
+    Runs on several kinds of cluster (`--cluster`) are compared cell by cell: nft's peak has to be the same.
+    """
+    folders = [_run_folder(run) for run in runs or ["latest"]]
+    if len(folders) == 1:
+        _console().print(ResultsTable(load_run(folders[0]), folders[0].resolve()))
+    else:
+        _console().print(SideBySide([result for folder in folders for result in load_run(folder)]))
 
 
 @app.command("claims")
@@ -279,6 +306,58 @@ def list_snapshots(
             f"{manifest.key.kube_apiserver}, {manifest.key.etcd}",
         )
     _console().print(table)
+
+
+@app.command("docker")
+def start_docker() -> None:
+    """Start a docker engine of its own for `--cluster kind`, where none runs.
+
+    It changes nothing on the host: no firewall rules, no forwarding, no mounts. As root, missing Debian
+    packages are installed. It runs until `kilonode clean`; its images are kept in $KILONODE_CACHE_DIR.
+    """
+    console = _console()
+    engine = _answering_engine()
+    if engine is None:
+        for packages in private_docker.missing_packages():
+            _install(packages, console)
+        engine = _answering_engine()
+    if engine is not None:
+        place = f" at {engine.host}" if engine.host else ""
+        console.print(
+            f"{engine.program} {engine.version()} answers already{place}; nothing was started",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
+    with ended_as_by_ctrl_c(), console.status("starting dockerd"):
+        engine = private_docker.start_private_docker()
+    console.print(f"docker {engine.version()} runs", highlight=False)
+    console.print(private_docker.usage(engine), highlight=False, soft_wrap=True)
+
+
+def _answering_engine() -> Engine | None:
+    try:
+        return find_engine(ledger.private_socket())
+    except MissingRequirementError:
+        return None
+
+
+@app.command("kind-image")
+def build_kind_image() -> None:
+    """Build a node image for `--cluster kind` where no image registry can be reached.
+
+    It is made of Debian packages, kind's Go module and the executables that are here, and loaded into docker
+    or podman. Where the engine has it already, this ends at once. With internet access it is not needed.
+    """
+    console = _console()
+    engine = find_engine(ledger.private_socket())
+    binaries = Binaries()
+    _install(kind.missing_packages(), console)
+    with show_progress(console) as progress:
+        binaries.ensure_all(kind.node_image_requests(binaries), progress=progress)
+    with ended_as_by_ctrl_c(), StepDisplay(console) as on_step:
+        image = kind.node_image(engine, binaries, on_step)
+    console.print(f"ready: {image} ({mib(engine.image_bytes(image))} MiB)", highlight=False, soft_wrap=True)
 
 
 @app.command()

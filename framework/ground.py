@@ -12,11 +12,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from framework import guard
-from framework.binaries import Binaries
-from framework.cluster import MEASURING, EmbeddedCluster, lease_budget
+from framework.cluster import MEASURING, ControlPlane, ExistingCluster, lease_budget
 from framework.errors import BadInputError
-from framework.fleet import Fleet, Snapshots, register, restore, snapshot_key
-from framework.ledger import Ledger
+from framework.fleet import Belonging, Fleet, Snapshots, register, restore, snapshot_key
 from framework.report import PhaseName
 from framework.units import MIB
 
@@ -37,42 +35,42 @@ class Step(Protocol):
 
 
 class Ground:
-    """One control plane with its fleet. ``on_new`` is called before a cluster's objects are thrown away."""
+    """One control plane of a ``kind``, which ``start`` gives, with its fleet.
+
+    ``on_new`` is called before a cluster's objects are thrown away.
+    """
 
     def __init__(
         self,
-        ledger: Ledger,
-        binaries: Binaries,
+        kind: str,
+        start: Callable[[], ControlPlane],
+        snapshots: Snapshots,
         *,
         step: Step,
         advance: Callable[[PhaseName, int], object],
         on_new: Callable[[], object],
     ) -> None:
-        self._ledger = ledger
-        self._binaries = binaries
+        self._name = f"{kind} control plane"
+        self._start = start
         self._step = step
         self._advance = advance
         self._on_new = on_new
-        self._snapshots = Snapshots.below(binaries.root)
-        self._cluster: EmbeddedCluster | None = None
+        self._snapshots = snapshots
+        self._cluster: ControlPlane | None = None
         self._settled = True
         self._fleet: Fleet | None = None
 
     @property
-    def started(self) -> EmbeddedCluster | None:
+    def started(self) -> ControlPlane | None:
         """The control plane if there is one yet."""
         return self._cluster
 
     @property
-    def cluster(self) -> EmbeddedCluster:
+    def cluster(self) -> ControlPlane:
         """The control plane, started at first use."""
         if self._cluster is None:
             guard.require(CONTROL_PLANE_BYTES, what="the control plane")
-            self._cluster = self._step(
-                "cluster",
-                "embedded control plane",
-                lambda: EmbeddedCluster.start(self._ledger, self._binaries),
-            )
+            self._cluster = self._step("cluster", self._name, self._start)
         return self._cluster
 
     @property
@@ -87,21 +85,16 @@ class Ground:
         if nodes <= self.fleet.size:
             return
         guard.require((nodes - self.fleet.size) * BYTES_PER_FAKE, what=f"a fleet of {nodes:,}")
-        if nodes < NODES_RESTORED_MIN or in_use:
-            self._register_more(nodes)
+        if nodes < NODES_RESTORED_MIN or in_use or self.cluster.etcd_data is None:
+            self._register_more(nodes, in_use=in_use)
         else:
             self._establish(nodes)
 
     def set_to(self, nodes: int, *, in_use: bool) -> None:
         """Have exactly ``nodes`` fake nodes. Raises BadInputError where fewer would take some from a user."""
         if nodes < self.fleet.size:
-            if in_use:
-                raise BadInputError(
-                    f"{self.fleet.size:,} fakes can't become {nodes:,} under a real node or a Service",
-                    where="fleet",
-                    remedy="set its size before real nodes and Services are made",
-                )
-            self._start_empty()
+            refuse_fewer(self.fleet.size, nodes, in_use=in_use)
+            self._shrink_to(nodes)
         self.grow_to(nodes, in_use=in_use)
 
     def settle(self) -> None:
@@ -121,9 +114,13 @@ class Ground:
         self._step("leases", f"{fleet.size:,} leases taken over by kwok", take_over, total=fleet.size)
         self._settled = True
 
-    def _start_empty(self) -> None:
+    def _shrink_to(self, nodes: int) -> None:
+        cluster, fleet = self.cluster, self.fleet
+        if cluster.etcd_data is None:
+            detail = f"{fleet.size - nodes:,} fake nodes of {fleet.size:,} deleted"
+            self._step("fleet", detail, lambda: fleet.shrink_to(nodes))
+            return
         self._on_new()
-        cluster = self.cluster
 
         def begin() -> None:
             cluster.stop()
@@ -131,7 +128,7 @@ class Ground:
             cluster.serve(MEASURING)
             cluster.control(lease_budget(1, cluster.renewal_cost))
 
-        self._step("cluster", "embedded control plane, empty again", begin)
+        self._step("cluster", f"{self._name}, empty again", begin)
         self._fleet, self._settled = None, True
 
     def _establish(self, nodes: int) -> None:
@@ -163,7 +160,7 @@ class Ground:
     def _registered(self, nodes: int) -> None:
         self._advance("fleet", nodes)
 
-    def _register_more(self, nodes: int) -> None:
+    def _register_more(self, nodes: int, *, in_use: bool) -> None:
         self.settle()
         cluster, fleet = self.cluster, self.fleet
         budget = lease_budget(nodes, cluster.renewal_cost)
@@ -174,9 +171,95 @@ class Ground:
                 cluster.control(budget)
                 return
             cluster.stop_controllers()
+            held = fleet.size
             fleet.load(nodes, self._registered)
-            fleet.free_leases()
-            cluster.control(budget)
-            fleet.verify()
+            fleet.free_leases(held)
+            if nodes < NODES_RESTORED_MIN or in_use:
+                cluster.control(budget)
+                fleet.verify()
+                return
+            fleet.verify(held=False)
+            cluster.plan(budget)
+            self._settled = False
 
         self._step("fleet", f"{nodes:,} fake nodes; {budget}", register_more, total=nodes)
+
+
+class ExistingGround:
+    """A cluster that was there before, which ``start`` joins, with the fleet that was added to it.
+
+    Its face is ``Ground``'s. Nothing of the cluster is paused or started anew: fakes are registered while it
+    runs, each shard after its kwok.
+    """
+
+    def __init__(
+        self, start: Callable[[], ExistingCluster], *, step: Step, advance: Callable[[PhaseName, int], object]
+    ) -> None:
+        self._start = start
+        self._step = step
+        self._advance = advance
+        self._cluster: ExistingCluster | None = None
+        self._fleet: Fleet | None = None
+
+    @property
+    def started(self) -> ExistingCluster | None:
+        """The cluster if it was joined yet."""
+        return self._cluster
+
+    @property
+    def cluster(self) -> ExistingCluster:
+        """The cluster, joined at first use."""
+        if self._cluster is None:
+            self._cluster = self._step("cluster", "existing cluster", self._start)
+        return self._cluster
+
+    @property
+    def fleet(self) -> Fleet:
+        """The fake nodes; none at first."""
+        if self._fleet is None:
+            cluster = self.cluster
+            self._fleet = Fleet(
+                cluster.endpoint,
+                kubelet_version=cluster.version,
+                belonging=Belonging(
+                    node_labels=cluster.labels_of, lease_labels=cluster.home.labels, is_guest=True
+                ),
+            )
+        return self._fleet
+
+    def grow_to(self, nodes: int, *, in_use: bool) -> None:
+        """Have at least ``nodes`` fake nodes, Ready, and their leases renewed."""
+        del in_use
+        cluster, fleet = self.cluster, self.fleet
+        if nodes <= fleet.size:
+            return
+
+        def register_more() -> None:
+            cluster.serve_fleet(nodes)
+            fleet.grow_to(nodes, lambda done: self._advance("fleet", done))
+
+        shards = cluster.sharding.shards(nodes)
+        detail = f"{nodes:,} fake nodes in {shards} shard{'s' if shards > 1 else ''}"
+        self._step("fleet", detail, register_more, total=nodes)
+
+    def set_to(self, nodes: int, *, in_use: bool) -> None:
+        """Have exactly ``nodes`` fake nodes. Raises BadInputError where fewer would take some from a user."""
+        fleet = self.fleet
+        if nodes < fleet.size:
+            refuse_fewer(fleet.size, nodes, in_use=in_use)
+            detail = f"{fleet.size - nodes:,} fake nodes of {fleet.size:,} deleted"
+            self._step("fleet", detail, lambda: fleet.shrink_to(nodes))
+        self.grow_to(nodes, in_use=in_use)
+
+    def settle(self) -> None:
+        """Nothing is left to wait for: a fleet that has grown was read back."""
+
+
+def refuse_fewer(size: int, nodes: int, *, in_use: bool) -> None:
+    """Raises BadInputError where a fleet of ``size`` is in use and may not become one of ``nodes``."""
+    if in_use:
+        raise BadInputError(
+            f"{size:,} fakes can't become {nodes:,} under a real node or a Service",
+            where="fleet",
+            remedy="set its size before real nodes and Services are made",
+        )

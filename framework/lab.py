@@ -15,18 +15,29 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Final, Literal, TypeVar
 
+import msgspec
+
 from framework import guard, ledger
-from framework.binaries import Binaries
+from framework.binaries import Binaries, check_skew
 from framework.cgroup import detect_mode
-from framework.cluster import EmbeddedCluster
+from framework.cluster import (
+    Cluster,
+    ControlPlane,
+    EmbeddedCluster,
+    ExistingCluster,
+    ExistingSettings,
+    KindCluster,
+    KindSettings,
+    control_plane_logs,
+)
 from framework.errors import KilonodeError, MissingRequirementError
-from framework.fleet import Fleet
-from framework.ground import Ground
+from framework.fleet import Fleet, Snapshots
+from framework.ground import ExistingGround, Ground
 from framework.ledger import Ledger
 from framework.log import get_logger
 from framework.outcome import Environment
 from framework.preflight import require_iptables
-from framework.realnode import CopyPool, HostNode, obstacle
+from framework.realnode import NODE_LABELS, CopyPool, ExistingNode, HostNode, KindWorker, Node, obstacle
 from framework.report import PhaseName, Reporter, RunFolder
 from framework.spec import AskedMode, ManyServicesSpec, RealNodeSpec, ServiceSpec, Spec, endpoint_mode
 from framework.traffic import Backends, Client
@@ -36,15 +47,18 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
+ClusterKind = Literal["embedded", "kind", "existing"]
 SERVICE_NAME: Final = "everywhere"
 MANY_SERVICES_NAME: Final = "small"
 
 
 class LabSettings(Spec, frozen=True, kw_only=True):
-    """What the session was asked for. ``max_nodes`` bounds the fleet."""
+    """What the session was asked for. ``max_nodes`` bounds the fleet; ``existing`` says which cluster."""
 
     max_nodes: int
-    cluster: Literal["embedded"]
+    cluster: ClusterKind
+    kind: KindSettings = KindSettings()
+    existing: ExistingSettings | None = None
     mode: AskedMode
     keep: bool
 
@@ -60,10 +74,10 @@ class Lab:
         self.run_folder = run_folder
         self.reporter = reporter
         self._ledger: Ledger | None = None
-        self._ground: Ground | None = None
+        self._ground: Ground | ExistingGround | None = None
         self._services: dict[str, Workload] = {}
         self._used: list[Workload] = []
-        self._nodes: list[HostNode] = []
+        self._nodes: list[Node] = []
         self._node_count = 0
         self._backends: Backends | None = None
         self._copies: CopyPool
@@ -83,27 +97,67 @@ class Lab:
         return self._ledger
 
     @property
-    def ground(self) -> Ground:
+    def ground(self) -> Ground | ExistingGround:
         """The control plane with its fleet; nothing of it runs before it is asked for."""
         if self._ground is None:
-            self._ground = Ground(
-                self.ledger,
-                self.binaries,
-                step=self._shared,
-                advance=self._advance,
-                on_new=self._forget_services,
-            )
+            self._ground = self._make_ground()
         return self._ground
 
+    def _make_ground(self) -> Ground | ExistingGround:
+        existing = self.settings.existing
+        if existing is not None:
+            kwok_version = self.binaries.request("kwok").version
+            return ExistingGround(
+                lambda: ExistingCluster.join(self.ledger, existing, kwok_version=kwok_version),
+                step=self._shared,
+                advance=self._advance,
+            )
+        return Ground(
+            self.settings.cluster,
+            self._start_cluster,
+            Snapshots.below(self.binaries.root),
+            step=self._shared,
+            advance=self._advance,
+            on_new=self._forget_services,
+        )
+
+    def _start_cluster(self) -> ControlPlane:
+        if self.settings.cluster == "kind":
+            return KindCluster.start(self.ledger, self.binaries, self.settings.kind, labels=NODE_LABELS)
+        return EmbeddedCluster.start(self.ledger, self.binaries)
+
     @property
-    def cluster(self) -> EmbeddedCluster:
+    def cluster(self) -> Cluster:
         """The control plane, started at first use."""
         return self.ground.cluster
+
+    @property
+    def control_plane(self) -> ControlPlane | None:
+        """The same where it is the run's own."""
+        return self.cluster if isinstance(self.cluster, ControlPlane) else None
 
     @property
     def fleet(self) -> Fleet:
         """The fake nodes; none at first."""
         return self.ground.fleet
+
+    def lost_cluster(self) -> KilonodeError | None:
+        """What to say where the control plane went under this session; later measurements are skipped so."""
+        cluster = self._ground.started if self._ground is not None else None
+        if cluster is None or not cluster.is_gone:
+            return None
+        self._broken = KilonodeError(
+            f"the {cluster.kind} cluster was lost under the run: its kube-apiserver is gone",
+            where=cluster.name,
+            remedy="leave it alone while a run lasts, or read its logs in the run folder; then run again",
+        )
+        return self._broken
+
+    def require_cluster(self) -> None:
+        """Raises KilonodeError where the control plane went."""
+        lost = self.lost_cluster()
+        if lost is not None:
+            raise lost
 
     def grow_fleet(self, nodes: int) -> None:
         """Have at least ``nodes`` fake nodes. Raises MissingRequirementError beyond ``max_nodes``."""
@@ -139,14 +193,17 @@ class Lab:
         ``shape`` is further fields of ``ServiceSpec``. The fleet stays under it until ``release``.
         """
         asked = mode or self.settings.mode
-        chosen = endpoint_mode(asked, endpoints, dual_stack=dual_stack)
+        chosen = endpoint_mode(
+            asked, endpoints, dual_stack=dual_stack, can_adopt=self.settings.existing is None
+        )
         spec = ServiceSpec(
             name=SERVICE_NAME, endpoints=endpoints, mode=chosen, dual_stack=dual_stack, **shape
         )
         service = DaemonSetService(
             spec,
             self.cluster.endpoint,
-            loading_pods=self.cluster.loading_pods,
+            loading_pods=self.control_plane.loading_pods if self.control_plane else None,
+            home=self.cluster.home,
         )
         self._use(service)
         if chosen != "adopted":
@@ -163,7 +220,7 @@ class Lab:
     def many_services(self, *, count: int, endpoints_each: int, **shape: Any) -> ManyServices:
         """Many small Services, not applied yet; ``shape`` is further fields of ``ManyServicesSpec``."""
         spec = ManyServicesSpec(name=MANY_SERVICES_NAME, count=count, endpoints_each=endpoints_each, **shape)
-        services = ManyServices(spec, self.cluster.endpoint)
+        services = ManyServices(spec, self.cluster.endpoint, home=self.cluster.home)
         self._use(services)
         self.ground.settle()
         return services
@@ -181,23 +238,63 @@ class Lab:
         """Withdraw a Service whose test is over; its pods stay for the next one."""
         if service in self._used:
             self._used.remove(service)
-        if self._services.get(service.spec.name) is service:
+        if self.lost_cluster() is None and self._services.get(service.spec.name) is service:
             service.withdraw()
 
-    def boot(self, spec: RealNodeSpec, before_start: Callable[[HostNode], None]) -> HostNode:
+    def boot(self, spec: RealNodeSpec, before_start: Callable[[Node], None]) -> Node:
         """A fresh real node, Ready, kube-proxy not started.
 
         ``before_start`` is called with it before its first process starts, so that nothing escapes the
         observers.
         """
-        self.binaries.check_skew(spec.kube_proxy)
         if spec.proxy_mode == "iptables":
             require_iptables()
+        if self.settings.existing is not None:
+            return self._borrow(spec, before_start)
         guard.require(spec.memory_bytes // 4, what="a real node")
-        cluster = self.cluster
+        if self.settings.cluster == "embedded":
+            self.binaries.check_skew(spec.kube_proxy)
+        cluster = self.control_plane
+        assert cluster is not None  # noqa: S101 - no existing cluster
+        check_skew(kube_apiserver=cluster.version, kube_proxy=spec.kube_proxy)
         self.ground.settle()
+        node = self._prepare(spec, cluster)
+        self._nodes.append(node)
+        before_start(node)
+        with self.phase("node", f"{node.name}, kube-proxy {spec.kube_proxy}"):
+            node.boot()
+        return node
+
+    def _borrow(self, spec: RealNodeSpec, before_start: Callable[[Node], None]) -> Node:
+        """One of the nodes that may be looked at, the first that is free and what ``spec`` asks for."""
+        cluster = self.cluster
+        assert isinstance(cluster, ExistingCluster)  # noqa: S101 - by the settings
+        if not cluster.settings.real_nodes:
+            raise MissingRequirementError(
+                "no real node of the existing cluster may be looked at", remedy="give --real-node NAME"
+            )
+        taken = {node.name for node in self._nodes}
+        refusals = [f"{name} is looked at already" for name in cluster.settings.real_nodes if name in taken]
+        for name in (name for name in cluster.settings.real_nodes if name not in taken):
+            try:
+                node = ExistingNode.prepare(spec, name, cluster=cluster, ledger=self.ledger)
+            except MissingRequirementError as refusal:
+                refusals.append(refusal.what)
+                continue
+            self._nodes.append(node)
+            before_start(node)
+            with self.phase("node", f"{node.name}, as it is"):
+                node.boot()
+            return node
+        raise MissingRequirementError(
+            "; ".join(refusals), remedy="name nodes that are so with --real-node, or use --cluster kind"
+        )
+
+    def _prepare(self, spec: RealNodeSpec, cluster: ControlPlane) -> Node:
+        if isinstance(cluster, KindCluster):
+            return KindWorker.prepare(spec, cluster=cluster, binaries=self.binaries, ledger=self.ledger)
         self._node_count += 1
-        node = HostNode.prepare(
+        return HostNode.prepare(
             spec,
             f"real-{self._node_count}",
             cluster=cluster,
@@ -205,21 +302,18 @@ class Lab:
             ledger=self.ledger,
             pool=self._copies,
         )
-        self._nodes.append(node)
-        before_start(node)
-        with self.phase("node", f"{node.name}, kube-proxy {spec.kube_proxy}"):
-            node.boot()
-        return node
 
-    def client(self, node: HostNode) -> Client:
+    def client(self, node: Node) -> Client:
         """A client behind ``node``, which asks nobody yet."""
+        assert node.netns is not None  # noqa: S101 - a node of the run's own
         return Client(self.backends, self.ledger, node_netns=node.netns, node_address=node.address)
 
     @property
     def backends(self) -> Backends:
         """The endpoints of all fake nodes, made at first use."""
         if self._backends is None:
-            self._backends = Backends(self.cluster, self.ledger)
+            assert self.control_plane is not None  # noqa: S101 - nodes of other clusters have no clients
+            self._backends = Backends(self.control_plane, self.ledger)
         return self._backends
 
     def settled(self, spec: RealNodeSpec) -> RealNodeSpec:
@@ -227,6 +321,9 @@ class Lab:
 
         Raises MissingRequirementError for ballast that is asked for as pods where none can run.
         """
+        if self.settings.existing is not None:
+            # Nothing of the run's is behind such a node, and its own manager starts its daemons again.
+            return msgspec.structs.replace(spec.settled(pods_run=False), client=False, restart="production")
         if not spec.may_have_pods:
             return spec.settled(pods_run=False)
         if self._pods_obstacle is not None and spec.pods:
@@ -238,9 +335,11 @@ class Lab:
 
     @cached_property
     def _pods_obstacle(self) -> str | None:
+        if self.settings.cluster == "kind":
+            return None
         return obstacle(self.binaries, self.ledger)
 
-    def retire(self, node: HostNode) -> None:
+    def retire(self, node: Node) -> None:
         """Remove a real node."""
         if node in self._nodes:
             self._nodes.remove(node)
@@ -253,6 +352,9 @@ class Lab:
         """
         if not self.fleet.size:
             return 0
+        if self.settings.existing is not None:
+            found = self.fleet.summary()
+            return found.nodes - found.ready
         unready = self.cluster.unready_nodes()
         if not unready:
             return unready
@@ -262,10 +364,10 @@ class Lab:
     def environment(self) -> Environment:
         """The machine, and every executable that takes part."""
         found = [
-            *self.cluster.binaries.values(),
-            *(b for node in self._nodes for b in node.binaries.values()),
+            *self.cluster.components(),
+            *(component for node in self._nodes for component in node.components()),
         ]
-        components = {(b.name, b.version): b.component() for b in found}
+        components = {(each.name, each.version): each for each in found}
         return Environment(
             kernel=platform.release(),
             cgroup_mode=detect_mode(),
@@ -296,14 +398,15 @@ class Lab:
 
     @contextmanager
     def phase(self, name: PhaseName, detail: str, total: int | None = None) -> Iterator[None]:
-        """Report a phase around what happens inside."""
+        """Report a phase around what happens inside, and in one line what it failed of."""
         self.reporter.phase_started(name, detail, total)
-        ok = False
         try:
             yield
-            ok = True
-        finally:
-            self.reporter.phase_ended(name, ok, detail)
+        except BaseException as error:
+            why = error.what.splitlines()[0] if isinstance(error, KilonodeError) else ""
+            self.reporter.phase_ended(name, False, f"{detail}: {why}" if why else detail)
+            raise
+        self.reporter.phase_ended(name, True, detail)
 
     def _shared(self, name: PhaseName, detail: str, work: Callable[[], T], *, total: int | None = None) -> T:
         """``work`` on what all measurements share; its failure is remembered and ends them all."""
@@ -331,7 +434,9 @@ class Lab:
 
     def _keep_control_plane_logs(self) -> None:
         """Also those of a control plane that never came up."""
-        for logs in EmbeddedCluster.logs_below(self.ledger.folder):
+        if self._ground is not None and self._ground.started is not None:
+            self._ground.started.save_logs()
+        for logs in control_plane_logs(self.ledger.folder):
             self.run_folder.keep_logs(logs)
 
 

@@ -27,7 +27,7 @@ import filelock
 import msgspec
 import platformdirs
 
-from framework import network, process
+from framework import containers, docker_data, network, process, run_objects
 from framework.cgroup import memory_cgroup
 from framework.errors import BadInputError, KilonodeError
 from framework.log import get_logger
@@ -90,6 +90,65 @@ class Folder(msgspec.Struct, frozen=True, tag=True):
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+class File(msgspec.Struct, frozen=True, tag=True):
+    """A file, socket or link."""
+
+    path: str
+
+    def undo(self) -> None:
+        Path(self.path).unlink(missing_ok=True)
+
+
+class MountPoint(msgspec.Struct, frozen=True, tag=True):
+    """A folder of the host that was made to mount something on; one that is used meanwhile stays."""
+
+    path: str
+
+    def undo(self) -> None:
+        with contextlib.suppress(OSError):
+            Path(self.path).rmdir()
+
+
+class EngineData(msgspec.Struct, frozen=True, tag=True):
+    """The data folder of a private docker engine; its images stay."""
+
+    path: str
+
+    def undo(self) -> None:
+        docker_data.discard_containers(Path(self.path))
+
+
+class Containers(msgspec.Struct, frozen=True, tag=True):
+    """The containers with a label, and a network, of an engine. Those of an engine that is gone are gone too.
+
+    ``host`` is docker's DOCKER_HOST, empty for its default.
+    """
+
+    program: containers.Program
+    host: str
+    label: str
+    network: str
+
+    def undo(self) -> None:
+        socket = self.host.removeprefix("unix://")
+        if socket != self.host and not Path(socket).exists():
+            return
+        engine = containers.Engine(self.program, self.host)
+        containers.remove_labelled(engine, self.label)
+        containers.remove_network(engine, self.network)
+
+
+class ClusterObjects(msgspec.Struct, frozen=True, tag=True):
+    """All that has a run's label in a cluster that was there before; the cluster itself stays."""
+
+    kubeconfig: str
+    context: str
+    run: str
+
+    def undo(self) -> None:
+        run_objects.remove_run(Path(self.kubeconfig), self.context, self.run)
+
+
 class Sysctl(msgspec.Struct, frozen=True, tag=True):
     """A host-wide sysctl as it was before. ``key`` is its path below /proc/sys."""
 
@@ -102,7 +161,19 @@ class Sysctl(msgspec.Struct, frozen=True, tag=True):
             path.write_text(self.value)
 
 
-Thing = Process | Cgroup | Netns | Link | Folder | Sysctl
+Thing = (
+    Process
+    | Cgroup
+    | Netns
+    | Link
+    | Folder
+    | File
+    | MountPoint
+    | EngineData
+    | Containers
+    | ClusterObjects
+    | Sysctl
+)
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Thing)
 
@@ -134,6 +205,11 @@ def state_root() -> Path:
             remedy=f"set {STATE_ENV} to a shorter path",
         )
     return root
+
+
+def private_socket(root: Path | None = None) -> Path:
+    """Where the private docker engine of a state folder answers, if there is one."""
+    return (root or state_root()) / "docker.sock"
 
 
 @contextlib.contextmanager
@@ -188,6 +264,12 @@ class Ledger:
             return ()
         self.record(known)
         return (known,)
+
+    def raise_sysctl(self, key: str, least: int) -> None:
+        """Have a numeric sysctl of the host at ``least`` or more, until the last run that wants it ends."""
+        for recorded in self.record_sysctl(key):
+            if int((PROC_SYS / recorded.key).read_text()) < least:
+                (PROC_SYS / recorded.key).write_text(str(least))
 
     def things(self) -> tuple[Thing, ...]:
         """Everything recorded and not undone yet. A last line that was cut short is passed over."""
@@ -264,6 +346,10 @@ class OtherRun(msgspec.Struct, frozen=True):
     def things(self) -> tuple[Thing, ...]:
         return read_things(self.folder / "ledger.jsonl")
 
+    def has_engine(self) -> bool:
+        """Whether it is a private docker engine's."""
+        return any(isinstance(thing, EngineData) for thing in self.things())
+
 
 def read_things(path: Path) -> tuple[Thing, ...]:
     """The things in a ledger file; a line that was cut short by a crash is passed over."""
@@ -302,20 +388,33 @@ def _state(folder: Path) -> Literal["alive", "kept", "dead"] | None:
 def clean(root: Path | None = None, *, include_kept: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Remove what runs left whose process is gone; a live run is left alone.
 
+    A private docker engine goes before the runs that have containers in it: those are gone with it, and an
+    engine that was killed could not be asked to remove them.
+
     Gives (run ids removed, what could not be removed).
     """
     removed: list[str] = []
     failures: list[str] = []
     with machine_lock(_RUNS_LOCK, root):
-        for run in all_runs((root or state_root()) / "runs"):
+        runs = all_runs((root or state_root()) / "runs")
+        for run in sorted(runs, key=lambda run: not run.has_engine()):
             if run.state == "alive" or (run.state == "kept" and not include_kept):
                 continue
-            lock = filelock.FileLock(run.folder / "owner.lock", timeout=0)
-            try:
-                lock.acquire()
-            except (filelock.Timeout, FileNotFoundError):
-                continue
-            left = Ledger(run.folder, lock).finish()
-            failures += left
-            removed += [] if left else [run.run_id]
+            left = end_run(run)
+            if left is not None:
+                failures += left
+                removed += [] if left else [run.run_id]
     return tuple(removed), tuple(failures)
+
+
+def end_run(run: OtherRun) -> tuple[str, ...] | None:
+    """Remove what a run left whose process is gone; gives what could not be removed.
+
+    None where somebody else removes it, or it came to life.
+    """
+    lock = filelock.FileLock(run.folder / "owner.lock", timeout=0)
+    try:
+        lock.acquire()
+    except (filelock.Timeout, FileNotFoundError):
+        return None
+    return Ledger(run.folder, lock).finish()

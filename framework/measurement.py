@@ -57,9 +57,9 @@ from framework.outcome import (
     RunResult,
     Verdict,
 )
-from framework.realnode import XTABLES, HostNode
+from framework.realnode import Node
 from framework.report import FORMAT, MeasurementFolder
-from framework.spec import RealNodeSpec, ServiceSpec
+from framework.spec import DAEMON_NAMES, RealNodeSpec, ServiceSpec
 from framework.traffic import Client
 from framework.wait import wait_until
 from framework.workload import DaemonSetService, Workload, answering, programmed
@@ -80,8 +80,13 @@ LEASE_TIMEOUT_S: Final = 30.0
 LEASE_RENEWED_S_MAX: Final = 12.0
 """kubelet renews each 10 s: an older lease is a silent node's."""
 ROLLING_STEP_S: Final = 1.0
+UNSEEN_WATCHED_S: Final = 30.0
+"""How long a node is watched of which neither syncs nor the ruleset can be seen: its status and lease are."""
+BLIND_LISTING_INTERVAL_S: Final = 2.0
+"""Between two listings where no log says that one is worth it."""
 _FULL_SYNC_PHASES: Final[frozenset[Phase]] = frozenset({"cold_start", "kube_proxy_restart", "full_resync"})
 _NO_PARAMETERS: Final[Mapping[str, int]] = {}
+CLUSTER_LOOK_INTERVAL_S: Final = 2.0
 _POLL_S: Final = 0.1
 
 
@@ -166,7 +171,8 @@ class RealNode:
         self._zone = REAL_NODE_ZONE
         self._client: Client | None = None
         self._connects: list[Connect] = []
-        self._host: HostNode
+        self._next_listing_s = 0.0
+        self._host: Node
         self._observers: Observers
 
     @classmethod
@@ -180,10 +186,11 @@ class RealNode:
         node = cls(lab, spec, test_id=test_id, repro=repro, clock=clock)
         try:
             lab.boot(node.spec, node._observe)
-            if spec.client:
+            if node.spec.client:
                 node._client = lab.client(node._host)
             with lab.phase("baseline", f"kube-proxy {spec.kube_proxy} in sync with an idle cluster"):
-                node._start_kube_proxy()
+                if node._host.is_ours:
+                    node._start_kube_proxy()
                 node._observers.take_baseline()
         except BaseException:
             node.stop()
@@ -249,6 +256,7 @@ class RealNode:
 
         def start() -> float:
             self._host.stop_kube_proxy()
+            assert self._host.netns is not None  # noqa: S101 - its kube-proxy could be stopped
             delete_ruleset(netns=self._host.netns)
             service.apply()
             return self._start_kube_proxy_now()
@@ -292,7 +300,7 @@ class RealNode:
         if hasattr(self, "_host"):
             self._lab.retire(self._host)
 
-    def _observe(self, host: HostNode) -> None:
+    def _observe(self, host: Node) -> None:
         self._host = host
         self._observers = Observers(host, self._clock)
 
@@ -314,15 +322,20 @@ class RealNode:
 
     def _wait_for_full_sync(self, what: str, *, since_s: float = 0.0) -> None:
         """Until both families have a full sync that began after ``since_s``."""
-        proxy = self._host.daemons["kube-proxy"]
 
         def done() -> bool | None:
-            proxy.require_alive()
+            self._host.require_alive("kube-proxy")
             full = (s for s in self._observers.syncs if s.full and s.ended_at_s is not None)
             families = {sync.family for sync in full if sync.started_at_s >= since_s}
             return True if families == {"IPv4", "IPv6"} else None
 
-        wait_until(done, what=what, timeout_s=BASELINE_TIMEOUT_S, interval_s=_POLL_S, describe=proxy.log_tail)
+        wait_until(
+            done,
+            what=what,
+            timeout_s=BASELINE_TIMEOUT_S,
+            interval_s=_POLL_S,
+            describe=lambda: self._host.log_tail("kube-proxy"),
+        )
 
     def _wait_for_lease(self) -> None:
         """kubelet makes it up to 10 s after the Node; a node without one can't fall silent."""
@@ -367,14 +380,23 @@ class RealNode:
         expected = self._expected(service)
         settled: _Settled | None = None
         listed_at_s = applied_at_s
+        looked_at_s = applied_at_s
         while settled is None or self._watches_on(applied_at_s, watch):
             guard.check()
+            if self._clock.now_s() - looked_at_s > CLUSTER_LOOK_INTERVAL_S:
+                self._lab.require_cluster()
+                looked_at_s = self._clock.now_s()
             if settled is None or settled.programmed_at_s is None:
                 syncs = [s for s in self._observers.syncs if (s.ended_at_s or 0.0) >= applied_at_s]
+                if settled is None and not self._observers.sees("syncs"):
+                    settled = self._follow_blindly(service, expected, applied_at_s)
                 sync = _complete_sync(syncs, expected, phase, listed_at_s)
                 if sync is not None:
                     listed_at_s = self._clock.now_s()
                     ruleset = self._listing(service)
+                    if ruleset is None:
+                        settled = _Settled(listed_at_s, sync.ended_at_s)
+                        continue
                     if expected.matches(ruleset) and not self._synced_since(sync, expected, phase):
                         settled = _Settled(sync.ended_at_s or listed_at_s, sync.ended_at_s, ruleset)
                         continue
@@ -414,8 +436,7 @@ class RealNode:
         """A daemon of the node is gone for good, for a while already."""
         if self.spec.restart != "none":
             return False
-        dead = any(d.role == "daemon" and d.exit_code is not None for d in self._host.daemon_records())
-        if not dead:
+        if all(self._host.is_alive(daemon) for daemon in DAEMON_NAMES):
             return False
         self._death_s = self._death_s or self._clock.now_s()
         return self._clock.now_s() - self._death_s > DAEMON_DEATH_WATCHED_S
@@ -427,16 +448,35 @@ class RealNode:
         if not watch.until_not_ready or look is None or look.ready != "True":
             return False
         age_s = look.lease_age_s or 0.0
-        kubelet = self._host.daemons["kubelet"]
-        silent = age_s > LEASE_RENEWED_S_MAX or kubelet.exit_code is not None
+        silent = age_s > LEASE_RENEWED_S_MAX or not self._host.is_alive("kubelet")
         return silent and age_s < self._lab.cluster.budget.grace_s + NOT_READY_SLACK_S
 
-    def _listing(self, service: Workload) -> Ruleset:
+    def _follow_blindly(
+        self, service: Workload, expected: Programmed, applied_at_s: float
+    ) -> _Settled | None:
+        """Where kube-proxy's log tells no sync: until the ruleset is complete or, unseen too, a while."""
+        now_s = self._clock.now_s()
+        if not self._observers.sees("ruleset"):
+            return _Settled(now_s) if now_s > applied_at_s + UNSEEN_WATCHED_S else None
+        if now_s < self._next_listing_s:
+            return None
+        ruleset = self._listing(service)
+        self._next_listing_s = self._clock.now_s() + BLIND_LISTING_INTERVAL_S
+        if ruleset is None or not expected.matches(ruleset):
+            return None
+        return _Settled(self._clock.now_s(), None, ruleset)
+
+    def _listing(self, service: Workload) -> Ruleset | None:
+        """What the node's kernel holds; None where nobody can look."""
         netns, services, pairs = self._host.netns, service.full_names, service.pairs
+        if netns is None:
+            remote = self._host.remote
+            if remote is None:
+                return None
+            return read_ruleset(netns=None, services=services, expected=pairs, prefix=remote.command)
         if self.spec.proxy_mode == "nftables":
             return read_ruleset(netns=netns, services=services, expected=pairs)
-        xtables = self._host.binaries[XTABLES].path
-        return read_iptables(netns=netns, services=services, expected=pairs, xtables=xtables)
+        return read_iptables(netns=netns, services=services, expected=pairs, xtables=self._host.xtables)
 
     def _capture(
         self,
@@ -460,7 +500,7 @@ class RealNode:
                 addresses_expected=answering(service.spec, node_zone=self._zone, applied=service.is_applied),
                 addresses_gone=service.addresses_gone,
                 connects=self._connects_so_far(),
-                node_monitor_grace_period_s=self._lab.cluster.budget.grace_s,
+                node_monitor_grace_period_s=self._lab.cluster.budget.known_grace_s,
             )
             evidence = self._observers.evidence(begun.window, marks)
             self._host.keep_logs(folder.logs)
@@ -497,17 +537,19 @@ class RealNode:
     def _facts(self, service: Workload, environment: Environment, unready: int | None) -> RunFacts:
         cluster = self._lab.cluster
         return RunFacts(
-            cgroup_mode=self._host.cgroup.mode,
+            cgroup_mode=self._host.cgroup.mode if self._host.cgroup is not None else None,
             oom_scores=self._host.oom_scores,
             node_memory_bytes=self.spec.memory_bytes,
-            memory_bytes_seen_by_kubelet=guard.memory_total_bytes(),
-            node_monitor_grace_period_s=cluster.budget.grace_s,
+            memory_bytes_seen_by_kubelet=guard.memory_total_bytes()
+            if self._host.netns is not None
+            else self.spec.memory_bytes,
+            node_monitor_grace_period_s=cluster.budget.known_grace_s,
             fake_lease_duration_s=cluster.budget.lease_s,
             endpoint_mode=service.spec.mode,
             daemonset_off_real_nodes=service.spec.mode != "endpointslices",
-            pods_on_real_node=bool(self.spec.pods),
-            node_credentials=False,
-            shares_host_kernel=True,
+            pods_on_real_node=bool(self.spec.pods) or not self._host.is_ours,
+            node_credentials=cluster.kind != "embedded",
+            shares_host_kernel=self._host.netns is not None,
             host_cpus=os.cpu_count() or 0,
             apiserver=cluster.version,
             kube_proxy=self.spec.kube_proxy,
@@ -516,6 +558,8 @@ class RealNode:
             text=self.spec.text,
             fakes_not_ready=unready,
             captures_transactions=self.spec.capture_transactions,
+            kind_worker=cluster.kind == "kind",
+            existing_cluster=cluster.kind == "existing",
             sentinel=isinstance(service.spec, ServiceSpec) and service.spec.headless,
         )
 
@@ -549,7 +593,7 @@ class RealNode:
                 "fleet_nodes": self._lab.fleet.size,
                 "fleet_lease_s": budget.lease_s,
                 "fleet_renewals_per_s": round(budget.renewals_per_s, 1),
-                "node_monitor_grace_period_s": budget.grace_s,
+                "node_monitor_grace_period_s": budget.known_grace_s,
                 "cluster": self._lab.cluster.kind,
                 **parameters,
             },

@@ -53,6 +53,11 @@ def add_netns(name: str) -> None:
     ip_batch(["link set lo up"], netns=name)
 
 
+def name_netns(name: str, pid: int) -> None:
+    """Give the network namespace of a process a name; it lives as long as it has one, or a process."""
+    process.run(["ip", "netns", "attach", name, str(pid)], remedy="root is needed for network namespaces")
+
+
 def delete_netns(name: str) -> None:
     """Delete a named network namespace; one that is gone is fine."""
     if name in list_netns():
@@ -127,19 +132,23 @@ def connect_host(netns: str, *, link: str, address: str, prefix: int = CLUSTER_P
 
 
 def connect_node(
-    cluster_netns: str,
+    cluster_netns: str | None,
     node_netns: str,
     *,
     link: str,
     address: str,
     gateway: str,
+    bridge: str = BRIDGE,
     prefix: int = CLUSTER_PREFIX,
 ) -> None:
-    """A veth from the bridge (``link``) to the node's ``eth0`` with ``address`` and a default route."""
+    """A veth from the bridge (``link``) to the node's ``eth0`` with ``address`` and a default route.
+
+    ``cluster_netns`` is where the bridge is; None: on the host.
+    """
     ip_batch(
         [
             f"link add {link} type veth peer name eth0 netns {node_netns}",
-            f"link set {link} master {BRIDGE} up",
+            f"link set {link} master {bridge} up",
         ],
         netns=cluster_netns,
     )
@@ -155,6 +164,19 @@ def connect_node(
 
 def has_ipv6() -> bool:
     return Path("/proc/sys/net/ipv6").is_dir()
+
+
+def enable_ipv6(netns: str) -> None:
+    """Let a namespace have IPv6 addresses; docker forbids them where its network has none."""
+    _write_sysctls(netns, ["net/ipv6/conf/all/disable_ipv6"], "0")
+
+
+def _write_sysctls(netns: str, keys: Sequence[str], value: str) -> None:
+    process.run(
+        process.inside(["tee", *(f"/proc/sys/{key}" for key in keys)], netns=netns),
+        stdin=value.encode(),
+        remedy="root is needed for sysctls",
+    )
 
 
 def own_range(netns: str, addresses: Network) -> None:
@@ -197,12 +219,10 @@ def connect_behind(node_netns: str, netns: str, *, link: str, subnets: Iterable[
         near.append(f"addr add {subnet[1]}/{subnet.prefixlen} dev {link}{flag}")
         far.append(f"addr add {subnet[2]}/{subnet.prefixlen} dev eth0{flag}")
         far.append(f"route add default via {subnet[1]} dev eth0")
-        forward.append(f"/proc/sys/net/{_FORWARDING[subnet.version]}")
+        forward.append(f"net/{_FORWARDING[subnet.version]}")
     ip_batch([*near, f"link set {link} up"], netns=node_netns)
     ip_batch(["link set eth0 up", *far], netns=netns)
-    process.run(
-        process.inside(["tee", *forward], netns=node_netns), stdin=b"1", remedy="root is needed for sysctls"
-    )
+    _write_sysctls(node_netns, forward, "1")
 
 
 def free_subnet() -> ipaddress.IPv4Network:

@@ -14,6 +14,7 @@ never zero.
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal
 
 import msgspec
@@ -22,6 +23,8 @@ from framework.spec import Loader
 
 PODS_CGROUP: Final = "kubepods"
 """The cgroup in which kubelet makes those of its pods."""
+_POD: Final = re.compile(rf"/{PODS_CGROUP}/|-{PODS_CGROUP}\.slice/")
+"""By kubelet's cgroupfs driver and by its systemd driver, below kind's ``cgroupRoot``."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,7 +115,7 @@ class OomKill(Record, frozen=True, kw_only=True):
     @property
     def in_pod(self) -> bool:
         """Whether the victim was in a pod of kubelet's."""
-        return f"/{PODS_CGROUP}/" in self.victim_cgroup
+        return _POD.search(self.victim_cgroup) is not None
 
 
 class CgroupSample(Record, frozen=True, kw_only=True):
@@ -362,6 +365,19 @@ kube-proxy. ``cold_start``: kube-proxy started with the Service there and none o
 for which kube-proxy syncs everything."""
 
 
+MeasuredBy = Literal["exit_record", "poll", "nothing"]
+"""How processes that ended were recorded."""
+Unseen = Literal["exits", "kills", "cgroup", "syncs", "ruleset", "daemons"]
+"""A kind of records that nobody could take."""
+
+
+class Blindness(Record, frozen=True, kw_only=True):
+    """What could not be seen of a node, and why; nothing may be concluded from its absence."""
+
+    what: Unseen
+    why: str
+
+
 class Evidence(Record, frozen=True, kw_only=True):
     """Everything that was recorded about one real node during one measurement.
 
@@ -377,7 +393,8 @@ class Evidence(Record, frozen=True, kw_only=True):
     ``begun_at_s`` on; what came before belongs to an earlier phase of the same node. At ``settled_at_s`` it
     was decided what became of the Service; what clients met afterwards says whether it is served.
     ``addresses_gone`` are no endpoints any longer: an answer from there is an answer from rules that are
-    stale.
+    stale. ``unseen`` is what could not be recorded at all, as of a node that is somebody else's; ``cgroup``
+    is None then, or ``exits`` and the like empty.
     """
 
     zero_utc: str
@@ -390,9 +407,9 @@ class Evidence(Record, frozen=True, kw_only=True):
     ended_at_s: float
     exits: tuple[ProcessExit, ...]
     exit_records_lost: int
-    measured_by: Literal["exit_record", "poll"]
+    measured_by: MeasuredBy
     oom_kills: tuple[OomKill, ...]
-    cgroup: CgroupEvidence
+    cgroup: CgroupEvidence | None
     syncs: tuple[ProxySync, ...]
     sync_failures_metric: int | None
     status: tuple[NodeStatusSample, ...]
@@ -414,6 +431,10 @@ class Evidence(Record, frozen=True, kw_only=True):
     expected: Programmed | None = None
     shape: str = ""
     loader: Loader = "nft"
+    unseen: tuple[Blindness, ...] = ()
+
+    def sees(self, what: Unseen) -> bool:
+        return all(each.what != what for each in self.unseen)
 
 
 Served = Literal["fully", "partly", "not"]
@@ -519,13 +540,13 @@ class Outcome(Record, frozen=True, kw_only=True):
     kube_proxy: str
     endpoints: int
     endpoint_mode: str
-    limit_bytes: int
+    limit_bytes: int | None
     nft_bytes_peak: Measure | None
     nft_runs: int
     nft_killed: int
-    charged_bytes_peak: Measure
-    unreclaimable_bytes_peak: Measure
-    kernel_bytes_end: int
+    charged_bytes_peak: Measure | None
+    unreclaimable_bytes_peak: Measure | None
+    kernel_bytes_end: int | None
     sync_s: float | None
     sync_full: bool | None
     programmed_after_s: float | None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -22,10 +23,13 @@ PACKAGES: Final = {
     "runc": "runc",
     "ip": "iproute2",
     "nsenter": "util-linux",
+    "xtables-nft-multi": "iptables",
 }
 """Debian package by program."""
-OPTIONAL_PACKAGES: Final = {"xtables-nft-multi": "iptables"}
-"""The same for programs that some scenarios need: nodes in iptables mode."""
+PROTOCOLS: Final = "netbase"
+"""Package of /etc/protocols. Without it nft lists protocols as numbers, and a kube-proxy from 1.36 on that
+starts on rules of before takes ``10.96.0.1 . 6 . 443`` for another's and deletes what it just ensured: no
+ClusterIP is served (nftElementStorage in pkg/proxy/nftables/proxier.go; seen with 1.37.2 and nft 1.0.6)."""
 PROFILER: Final = "valgrind"
 """Program and package that ``kilonode stages`` needs and nothing else, so nobody is given it unasked."""
 _IPTABLES_PROBE: Final = b"""\
@@ -59,6 +63,12 @@ def require_machine() -> None:
             remedy="run as root (sudo -E), or select the tests that need none with `pytest tests/unit`",
         )
     require_programs()
+    if not _names_protocols():
+        raise MissingRequirementError(
+            "nothing here knows the names of protocols, by which kube-proxy finds its own rules again",
+            where="/etc/protocols",
+            remedy=f"apt-get install {PROTOCOLS}",
+        )
     detect_mode()
 
 
@@ -77,16 +87,9 @@ def require_programs() -> None:
 def require_iptables() -> None:
     """Raises MissingRequirementError where kube-proxy's iptables mode can't work.
 
-    That is without the program, and on a kernel that lacks what the rules use: they are tried in a network
-    namespace that ends with the trial.
+    That is on a kernel that lacks what the rules use: they are tried in a network namespace that ends with
+    the trial.
     """
-    missing = _missing(OPTIONAL_PACKAGES)
-    if missing:
-        raise MissingRequirementError(
-            "kube-proxy's iptables mode needs the program xtables-nft-multi",
-            where="PATH",
-            remedy=f"run `kilonode setup` as root, or apt-get install {' '.join(missing)}",
-        )
     tried = run(
         ["unshare", "--net", "xtables-nft-multi", "iptables-restore"], stdin=_IPTABLES_PROBE, check=False
     )
@@ -100,12 +103,21 @@ def require_iptables() -> None:
 
 
 def missing_packages(*, profiler: bool = False) -> tuple[str, ...]:
-    """The Debian packages whose program is not on PATH, optional ones included; the profiler's if asked."""
-    return _missing(PACKAGES | OPTIONAL_PACKAGES | ({PROFILER: PROFILER} if profiler else {}))
+    """The Debian packages whose program is not on PATH or whose file is absent; the profiler's if asked."""
+    programs = _missing(PACKAGES | ({PROFILER: PROFILER} if profiler else {}))
+    return programs if _names_protocols() else (*programs, PROTOCOLS)
 
 
 def _missing(packages: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(package for program, package in packages.items() if shutil.which(program) is None)
+
+
+def _names_protocols() -> bool:
+    try:
+        socket.getprotobyname("tcp")
+    except OSError:
+        return False
+    return True
 
 
 def can_install() -> bool:

@@ -242,6 +242,20 @@ def start_ticks_of(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+def executable_of(pid: int) -> Path | None:
+    """The file that a process runs, by its own root (proc(5)); None when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/exe").readlink()
+    except OSError:
+        return None
+
+
+def executable_name(pid: int) -> str | None:
+    """The name of the file that a process runs; None when it is gone."""
+    executable = executable_of(pid)
+    return executable.name if executable is not None else None
+
+
 def cpu_s_of(pid: int) -> float:
     """User and system CPU time of a process so far, its waited-for children excluded (proc(5)).
 

@@ -23,13 +23,14 @@ from rich.console import Console
 
 from framework.binaries import Binaries, show_progress
 from framework.capture import Clock
-from framework.errors import BadInputError, MissingRequirementError
-from framework.lab import Lab, LabSettings
+from framework.cluster import HOST_PROGRAMS, ExistingCluster, ExistingSettings, KindSettings
+from framework.errors import BadInputError, KilonodeError, MissingRequirementError
+from framework.lab import ClusterKind, Lab, LabSettings
 from framework.measurement import RealNode
 from framework.outcome import RunResult
 from framework.preflight import require_machine
 from framework.profiles import PROFILES, profile
-from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder
+from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder, reason_lines
 from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
 from framework.spec import AskedMode, Ballast, RealNodeSpec, require_count, require_version
 from framework.units import parse_bytes, parse_count
@@ -86,8 +87,53 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--cluster",
         default="embedded",
-        choices=["embedded"],
-        help="control plane: embedded starts one with kwokctl's binary runtime (default)",
+        choices=get_args(ClusterKind),
+        help="control plane: embedded starts one with kwokctl's binary runtime (default); kind makes one of "
+        "containers, whose workers are the real nodes; existing is the one that --kubeconfig and --context "
+        "name",
+    )
+    group.addoption(
+        "--kubeconfig", default="", metavar="FILE", help="kubeconfig of --cluster existing; required there"
+    )
+    group.addoption(
+        "--context",
+        default="",
+        metavar="NAME",
+        help="context of --cluster existing; required there, the current one is never taken",
+    )
+    group.addoption(
+        "--real-node",
+        action="append",
+        metavar="NAME",
+        help="node of --cluster existing that scenarios may look at, may be given again; nothing of it is "
+        "changed",
+    )
+    group.addoption(
+        "--node-command",
+        default="",
+        metavar="PREFIX",
+        help='how to run a program on a real node of --cluster existing, such as "docker exec {node}" or '
+        '"ssh root@{node}" (default: not at all, what would be read so is unknown)',
+    )
+    group.addoption(
+        "--dry-run",
+        action="store_true",
+        help="print what would be created in --cluster existing for a fleet of --max-nodes, and create "
+        "nothing",
+    )
+    group.addoption(
+        "--kind-image",
+        default="",
+        metavar="IMAGE",
+        help="node image of --cluster kind (default: the one of `kilonode kind-image` if it is here, else "
+        "kind's own)",
+    )
+    group.addoption(
+        "--kind-workers",
+        default=str(KindSettings().workers),
+        metavar="N",
+        help="workers of --cluster kind, which are as many real nodes at once "
+        f"(default {KindSettings().workers})",
     )
     group.addoption(
         "--kube-proxy",
@@ -139,7 +185,7 @@ def _read_options(config: pytest.Config) -> _State:
     versions = config.getoption("--kube-proxy")
     binaries = Binaries()
     chosen = tuple(require_version(version, where="--kube-proxy") for version in versions or ())
-    for version in chosen:
+    for version in chosen if config.getoption("--cluster") != "existing" else ():
         binaries.check_skew(version)
     return _State(
         settings=LabSettings(
@@ -147,12 +193,56 @@ def _read_options(config: pytest.Config) -> _State:
             cluster=config.getoption("--cluster"),
             mode=config.getoption("--endpoint-mode"),
             keep=config.getoption("--keep"),
+            existing=_existing(config),
+            kind=KindSettings(
+                image=config.getoption("--kind-image"),
+                workers=parse_count(config.getoption("--kind-workers"), where="--kind-workers"),
+            ),
         ),
         chosen=bool(chosen),
         kube_proxies=chosen or binaries.default_kube_proxies(),
         runs=Path(config.getoption("--runs-dir")),
         strict=config.getoption("--strict-env"),
     )
+
+
+_FOR_EXISTING: Final = ("--kubeconfig", "--context", "--real-node", "--node-command", "--dry-run")
+
+
+def _existing(config: pytest.Config) -> ExistingSettings | None:
+    if config.getoption("--cluster") != "existing":
+        given = [option for option in _FOR_EXISTING if config.getoption(option)]
+        if given:
+            raise BadInputError(
+                f"{', '.join(given)} are about a cluster that was there before",
+                where="--cluster",
+                remedy="give --cluster existing too",
+            )
+        return None
+    return ExistingSettings(
+        kubeconfig=config.getoption("--kubeconfig"),
+        context=config.getoption("--context"),
+        real_nodes=tuple(config.getoption("--real-node") or ()),
+        node_command=config.getoption("--node-command"),
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """With --dry-run nothing is measured: what would be created is printed instead."""
+    state = session.config.stash[_STATE]
+    if state.settings.existing is None or not session.config.getoption("--dry-run"):
+        return None
+    try:
+        plan = ExistingCluster.dry_run(
+            state.settings.existing,
+            state.settings.max_nodes,
+            kwok_version=Binaries().request("kwok").version,
+        )
+    except KilonodeError as error:
+        raise pytest.UsageError(str(error)) from error
+    _console(session.config).print(str(plan), highlight=False, soft_wrap=True)
+    return True
 
 
 @pytest.hookimpl(trylast=True)
@@ -200,6 +290,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     return (yield from _skipping(item))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    return (yield from _skipping(item))
+
+
 def _skipping(item: pytest.Item) -> Generator[None, Any, Any]:
     state = item.config.stash[_STATE]
     try:
@@ -209,22 +304,26 @@ def _skipping(item: pytest.Item) -> Generator[None, Any, Any]:
             pytest.fail(f"--strict-env: {error}", pytrace=False)
         _note_skip(item, state, str(error))
         pytest.skip(str(error))
+    except Exception as error:
+        lost = state.lab.lost_cluster() if state.lab is not None else None
+        if lost is None:
+            raise
+        raise lost from error
 
 
 def _note_skip(item: pytest.Item, state: _State, reason: str) -> None:
     callspec = getattr(item, "callspec", None)
     params = callspec.params if callspec is not None else {}
-    if "kube_proxy" in params:
-        state.skipped.append(
-            Row(
-                name=item.name,
-                endpoints=params.get("endpoints"),
-                kube_proxy=params["kube_proxy"],
-                limit_bytes=None,
-                verdict="skipped",
-                reasons=(reason,),
-            )
+    state.skipped.append(
+        Row(
+            name=item.name,
+            endpoints=params.get("endpoints") if "kube_proxy" in params else None,
+            kube_proxy=params.get("kube_proxy", ""),
+            limit_bytes=None,
+            verdict="skipped",
+            reasons=(reason,),
         )
+    )
 
 
 @pytest.fixture(scope="session")
@@ -232,7 +331,8 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     """The session's shared control plane and fleet; removed at its end."""
     if hasattr(pytestconfig, "workerinput"):
         pytest.fail("kilonode doesn't measure under xdist: workers would share the machine", pytrace=False)
-    require_machine()
+    if pytestconfig.stash[_STATE].settings.existing is None:
+        require_machine()
     with ended_as_by_ctrl_c():
         yield from _lab(pytestconfig)
 
@@ -242,6 +342,10 @@ def _lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     console = _console(pytestconfig)
     binaries = Binaries()
     wanted = [*binaries.defaults(), *(binaries.request("kube-proxy", v) for v in state.kube_proxies)]
+    if state.settings.existing is not None:
+        wanted = []
+    if state.settings.cluster == "kind":
+        wanted += [binaries.request(name) for name in HOST_PROGRAMS]
     with show_progress(console) as progress:
         binaries.ensure_all(list(dict.fromkeys(wanted)), progress=progress)
     run_folder = RunFolder.create(state.runs, command=["pytest", *sys.argv[1:]])
@@ -363,6 +467,22 @@ def _asked_again(config: pytest.Config) -> str:
         words += ["--kube-proxy", version]
     if state.settings.mode != DEFAULT_MODE:
         words += ["--endpoint-mode", state.settings.mode]
+    if state.settings.cluster != "embedded":
+        words += ["--cluster", state.settings.cluster]
+    if state.settings.existing is not None:
+        existing = state.settings.existing
+        words += [
+            "--kubeconfig",
+            shlex.quote(existing.kubeconfig),
+            "--context",
+            shlex.quote(existing.context),
+        ]
+        for name in existing.real_nodes:
+            words += ["--real-node", name]
+        if existing.node_command:
+            words += ["--node-command", shlex.quote(existing.node_command)]
+    if state.settings.kind.image:
+        words += ["--kind-image", state.settings.kind.image]
     if config.getoption("--all-cells"):
         words.append("--all-cells")
     return " ".join(words)
@@ -403,12 +523,12 @@ def _properties(result: RunResult) -> list[tuple[str, object]]:
     outcome = result.outcome
     if outcome is None:
         return []
-    peak = outcome.nft_bytes_peak
+    peak, charged = outcome.nft_bytes_peak, outcome.charged_bytes_peak
     return [
         ("outcome", outcome.programming),
         ("verdict", result.verdict.result if result.verdict else "unchecked"),
         ("nft_bytes_peak", peak.value if peak else None),
-        ("charged_bytes_peak", outcome.charged_bytes_peak.value),
+        ("charged_bytes_peak", charged.value if charged else None),
         ("sync_s", outcome.sync_s),
     ]
 
@@ -422,7 +542,7 @@ def _live_view(lab: Lab, pytestconfig: pytest.Config) -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     state = config.stash[_STATE]
-    if state.lab is None or not (state.results or state.skipped):
+    if not (state.results or state.skipped):
         return
     terminal = _console(config)
     text = io.StringIO()
@@ -432,8 +552,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         force_terminal=terminal.is_terminal,
         color_system=terminal.color_system if terminal.is_terminal else None,  # type: ignore[arg-type]
     )
-    console.print(ResultsTable(state.results, state.lab.run_folder.path, state.skipped))
-    terminalreporter.section("endpoints x kube-proxy")
+    if state.lab is None:
+        console.print(*reason_lines(state.skipped), sep="\n")
+        terminalreporter.section("not measured")
+    else:
+        console.print(ResultsTable(state.results, state.lab.run_folder.path, state.skipped))
+        terminalreporter.section("endpoints x kube-proxy")
     terminalreporter.write(text.getvalue())
 
 

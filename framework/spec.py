@@ -396,15 +396,27 @@ class ManyServicesSpec(Spec, frozen=True, kw_only=True):
         return f"{self.count:,} Services x {self.endpoints_each:,}{ports}"
 
 
-def endpoint_mode(asked: AskedMode, endpoints: int, *, dual_stack: bool = False) -> EndpointMode:
-    """What ``asked`` means for a Service with ``endpoints`` endpoints."""
+def endpoint_mode(
+    asked: AskedMode, endpoints: int, *, dual_stack: bool = False, can_adopt: bool = True
+) -> EndpointMode:
+    """What ``asked`` means for a Service with ``endpoints`` endpoints.
+
+    ``can_adopt``: the DaemonSet controller can be paused. Raises BadInputError for the adopted mode without.
+    """
+    if asked == "adopted" and not can_adopt:
+        raise BadInputError(
+            "pods can't be adopted in a cluster that was there before: its DaemonSet controller can't be "
+            "paused, and would create pods of its own meanwhile",
+            where="mode",
+            remedy="give native or endpointslices",
+        )
     if asked != "auto":
         return asked
     if dual_stack:
         return "endpointslices"
     if endpoints <= NATIVE_ENDPOINTS_MAX:
         return "native"
-    return "adopted" if endpoints <= ADOPTED_ENDPOINTS_MAX else "endpointslices"
+    return "adopted" if can_adopt and endpoints <= ADOPTED_ENDPOINTS_MAX else "endpointslices"
 
 
 def require_version(version: str, *, where: str) -> str:

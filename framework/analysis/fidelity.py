@@ -33,11 +33,11 @@ class RunFacts(Spec, frozen=True, kw_only=True):
     where a small Service stands beside a headless one.
     """
 
-    cgroup_mode: Literal["v1", "v2"]
+    cgroup_mode: Literal["v1", "v2"] | None
     oom_scores: OomScores
     node_memory_bytes: int
     memory_bytes_seen_by_kubelet: int
-    node_monitor_grace_period_s: float
+    node_monitor_grace_period_s: float | None
     fake_lease_duration_s: float
     endpoint_mode: EndpointMode
     daemonset_off_real_nodes: bool
@@ -53,6 +53,8 @@ class RunFacts(Spec, frozen=True, kw_only=True):
     fakes_not_ready: int | None = 0
     captures_transactions: bool = False
     sentinel: bool = False
+    existing_cluster: bool = False
+    kind_worker: bool = False
 
 
 def deviations(facts: RunFacts) -> tuple[FidelityItem, ...]:
@@ -89,6 +91,13 @@ def _memory_items(facts: RunFacts) -> Iterator[FidelityItem]:
             what="the pages of the node's executables belong to the host, not to the node",
             effect="the node looks about 200 MiB of page cache cheaper, and near its limit a process is "
             "killed where a node that pays for its text would starve first",
+        )
+    if facts.kind_worker:
+        yield FidelityItem(
+            id="kind-worker",
+            what="the node is a container of kind's: systemd and journald are in its limit, kube-proxy is a "
+            "pod of its own and not the DaemonSet's, and kubelet evicts nobody, as kind configures it",
+            effect="it holds some 20 MiB more than a node's daemons alone; nft's own memory is the same",
         )
     yield from _oom_score_items(facts.oom_scores)
     if facts.captures_transactions:
@@ -148,7 +157,21 @@ def _oom_score_items(scores: OomScores) -> Iterator[FidelityItem]:
 
 
 def _control_plane_items(facts: RunFacts) -> Iterator[FidelityItem]:
-    if facts.node_monitor_grace_period_s != PRODUCTION_GRACE_S:
+    if facts.existing_cluster:
+        yield FidelityItem(
+            id="existing-cluster",
+            what="the cluster was there before: its control plane, its other Services and its nodes are as "
+            "they are, and workloads are in a namespace with a longer name",
+            effect="the ruleset holds the cluster's other Services too, and each rule is some bytes longer",
+        )
+    if facts.node_monitor_grace_period_s is None:
+        yield FidelityItem(
+            id="grace-period-unknown",
+            what="node-monitor-grace-period can't be asked for: time limits take production's "
+            f"{PRODUCTION_GRACE_S:g} s",
+            effect="the control plane may call a silent node NotReady earlier or later than that",
+        )
+    elif facts.node_monitor_grace_period_s != PRODUCTION_GRACE_S:
         yield FidelityItem(
             id="node-monitor-grace-period",
             what=f"node-monitor-grace-period is {facts.node_monitor_grace_period_s:g} s instead of "
@@ -280,7 +303,8 @@ def _victim_refusals(scores: OomScores, evidence: Evidence) -> Iterator[Doubt]:
     if not scores.shift:
         return
     for kill in evidence.oom_kills:
-        victim = _true_victim(kill, evidence.cgroup.limit_bytes, scores_by_comm(scores.asked))
+        limit_bytes = evidence.cgroup.limit_bytes if evidence.cgroup else 0
+        victim = _true_victim(kill, limit_bytes, scores_by_comm(scores.asked))
         if victim is None:
             yield Doubt(
                 about=("victims",),
@@ -311,14 +335,15 @@ def _ready_refusals(facts: RunFacts, evidence: Evidence) -> Iterator[Doubt]:
     One that it called NotReady in the end was called so later than in production, and no less.
     """
     called_not_ready = readiness(evidence).not_ready_at_s is not None
-    if facts.node_monitor_grace_period_s <= PRODUCTION_GRACE_S or called_not_ready:
+    grace_s = facts.node_monitor_grace_period_s
+    if called_not_ready or (grace_s is not None and grace_s <= PRODUCTION_GRACE_S):
         return
+    here = "here it is unknown" if grace_s is None else f"here it is {grace_s:g} s"
     silences_s = [sample.lease_age_s or 0.0 for sample in evidence.status if sample.ready == "True"]
     silence_s = max(silences_s, default=0.0)
     if silence_s > PRODUCTION_GRACE_S:
         yield Doubt(
             about=("ready",),
             text=f"the node was Ready with a lease not renewed for {silence_s:.0f} s: production's grace "
-            f"period of {PRODUCTION_GRACE_S:g} s would have made it NotReady, here it is "
-            f"{facts.node_monitor_grace_period_s:g} s",
+            f"period of {PRODUCTION_GRACE_S:g} s would have made it NotReady, {here}",
         )

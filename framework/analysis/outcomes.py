@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Final
+from typing import Final, Literal
 
 from framework.analysis.fates import crash_loops, fates, readiness
 from framework.analysis.reading import STATUS_GAP_S_MAX, Reading
 from framework.cluster.lease_budget import PRODUCTION_LEASE_S
-from framework.outcome import Doubt, Evidence, Outcome, Programmed, Ruleset
+from framework.outcome import Doubt, Evidence, Outcome, Programmed, Ruleset, Topic, Unseen
 from framework.units import mib
 
 PEAK_DISAGREEMENT_MAX: Final = 0.05
@@ -34,6 +34,7 @@ and charged between the log line and the exit."""
 def derive_outcome(evidence: Evidence) -> Outcome:
     """The outcome of one measurement, with every doubt about it."""
     reading = Reading(evidence)
+    cgroup = evidence.cgroup
     kills = sorted(evidence.oom_kills, key=lambda kill: kill.at_s)
     ended = [sync for sync in reading.syncs if (sync.ended_at_s or 0) >= evidence.workload_applied_at_s]
     return Outcome(
@@ -42,13 +43,13 @@ def derive_outcome(evidence: Evidence) -> Outcome:
         kube_proxy=evidence.kube_proxy,
         endpoints=evidence.endpoints_expected,
         endpoint_mode=evidence.endpoint_mode,
-        limit_bytes=evidence.cgroup.limit_bytes,
+        limit_bytes=cgroup.limit_bytes if cgroup else None,
         nft_bytes_peak=reading.nft_peak,
         nft_runs=len(reading.nft_exits),
         nft_killed=len(reading.attributed_kills),
-        charged_bytes_peak=evidence.cgroup.charged_bytes_peak,
-        unreclaimable_bytes_peak=evidence.cgroup.unreclaimable_bytes_peak,
-        kernel_bytes_end=evidence.cgroup.end.kernel_bytes,
+        charged_bytes_peak=cgroup.charged_bytes_peak if cgroup else None,
+        unreclaimable_bytes_peak=cgroup.unreclaimable_bytes_peak if cgroup else None,
+        kernel_bytes_end=cgroup.end.kernel_bytes if cgroup else None,
         sync_s=reading.programming_sync.elapsed_s if reading.programming_sync else None,
         sync_full=reading.programming_sync.full if reading.programming_sync else None,
         programmed_after_s=_programmed_after_s(reading),
@@ -69,7 +70,7 @@ def derive_outcome(evidence: Evidence) -> Outcome:
         readiness=readiness(evidence),
         crash_loops=crash_loops(evidence),
         nft_list_bytes_peak=reading.nft_list_peak,
-        kernel_bytes_left=evidence.cgroup.end.kernel_bytes - evidence.cgroup.baseline.kernel_bytes,
+        kernel_bytes_left=cgroup.end.kernel_bytes - cgroup.baseline.kernel_bytes if cgroup else None,
         syncs=len(ended),
         syncs_failed=sum(sync.error is not None for sync in ended),
         served=reading.served,
@@ -98,7 +99,19 @@ def _longest_interval_s(reading: Reading) -> float | None:
     return max(intervals_s, default=None)
 
 
+_BLIND_TO: Final[dict[Unseen, tuple[Topic, ...]]] = {
+    "exits": ("victims", "nft_peak_low", "nft_peak_high"),
+    "kills": ("victims",),
+    "cgroup": (),
+    "syncs": ("programming", "sync"),
+    "ruleset": ("programming",),
+    "daemons": ("victims",),
+}
+"""What may be otherwise where these records are missing; a bound on an unknown figure is unknown anyway."""
+
+
 def _doubts(reading: Reading) -> Iterator[Doubt]:
+    yield from (Doubt(about=_BLIND_TO[each.what], text=each.why) for each in reading.evidence.unseen)
     yield from _measuring_doubts(reading)
     yield from _kill_doubts(reading)
     yield from _peak_doubts(reading)
@@ -144,7 +157,9 @@ def _kill_doubts(reading: Reading) -> Iterator[Doubt]:
                 text=f"the kernel log has an OOM kill of {evidence.loader} {kill.victim_pid}, but no "
                 "exit record shows it",
             )
-    if evidence.cgroup.oom_kills not in _countable_kills(evidence):
+    if evidence.cgroup is None or not evidence.sees("kills"):
+        return
+    if evidence.cgroup.oom_kills not in _countable_kills(evidence, evidence.cgroup.mode):
         yield Doubt(
             about=("programming", "victims"),
             text=f"the cgroup counted {evidence.cgroup.oom_kills} OOM kills, the kernel log has "
@@ -152,14 +167,14 @@ def _kill_doubts(reading: Reading) -> Iterator[Doubt]:
         )
 
 
-def _countable_kills(evidence: Evidence) -> range:
+def _countable_kills(evidence: Evidence, mode: Literal["v1", "v2"]) -> range:
     """How many kills the cgroup's counters may show, by what the kernel log has.
 
     Version 1 counts a kill in the victim's cgroup alone, and that of a container is gone with it.
     """
     logged = len(evidence.oom_kills)
     in_pods = sum(kill.in_pod for kill in evidence.oom_kills)
-    return range(logged - in_pods if evidence.cgroup.mode == "v1" else logged, logged + 1)
+    return range(logged - in_pods if mode == "v1" else logged, logged + 1)
 
 
 def _peak_doubts(reading: Reading) -> Iterator[Doubt]:

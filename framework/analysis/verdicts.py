@@ -347,7 +347,7 @@ def _is_good(outcome: Outcome, expectation: Expectation) -> bool:
         and outcome.ready_throughout is True
         and outcome.served in {None, "fully"}
         and (nft_bound is None or (nft is not None and nft.value <= nft_bound))
-        and (charged_bound is None or charged.value <= charged_bound)
+        and (charged_bound is None or (charged is not None and charged.value <= charged_bound))
     )
 
 

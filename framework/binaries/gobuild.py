@@ -57,8 +57,9 @@ OnBuild = Callable[[int, str, float], None]
 """Called with the packages compiled so far, Go's last line, and the seconds since the build began."""
 
 
-class _Module(msgspec.Struct, rename={"go_mod": "GoMod", "error": "Error"}):
+class _Module(msgspec.Struct, rename={"go_mod": "GoMod", "folder": "Dir", "error": "Error"}):
     go_mod: str = ""
+    folder: str = ""
     error: str = ""
 
 
@@ -107,6 +108,13 @@ class Go:
 
         Raises UnknownVersionError, NoSourceError, GoTooOldError, DiskFullError or BuildError.
         """
+        return gomod.parse(Path(self._downloaded(module, version, cwd).go_mod).read_text())
+
+    def source(self, module: str, version: str, *, cwd: Path) -> Path:
+        """The folder in Go's cache with the source of ``module`` at ``version``; raises as ``upstream``."""
+        return Path(self._downloaded(module, version, cwd).folder)
+
+    def _downloaded(self, module: str, version: str, cwd: Path) -> _Module:
         what = f"{module}@{version}"
         done = run(
             [self.path, "mod", "download", "-json", what],
@@ -117,7 +125,7 @@ class Go:
             remedy="see whether the Go module proxy (go env GOPROXY) answers",
         )
         if done.exit_code == 0:
-            return gomod.parse(Path(msgspec.json.decode(done.stdout, type=_Module).go_mod).read_text())
+            return msgspec.json.decode(done.stdout, type=_Module)
         try:
             said = msgspec.json.decode(done.stdout, type=_Module).error
         except msgspec.DecodeError:

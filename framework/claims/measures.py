@@ -303,8 +303,8 @@ def _weakest_first(claim: Claim, results: Sequence[RunResult]) -> Found:
     failed = failure_order(together[-1])
     if not failed:
         return "none of the nodes failed"
-    order = [outcome.limit_bytes for outcome, _ in failed]
-    survived = [outcome.limit_bytes for outcome in together[-1] if outcome.limit_bytes not in order]
+    order = [outcome.limit_bytes or 0 for outcome, _ in failed]
+    survived = [outcome.limit_bytes or 0 for outcome in together[-1] if outcome.limit_bytes not in order]
     weakest = order == sorted(order) and all(limit > max(order) for limit in survived)
     text = ", ".join(f"{limit / 1024**3:g} GiB" for limit in order)
     return Figure(value=weakest, bound="exact", text=f"failed: {text}")

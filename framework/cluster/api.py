@@ -13,7 +13,7 @@ import http.client
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
@@ -24,7 +24,7 @@ import tenacity
 
 from framework import network
 from framework.cluster.lease_budget import BULK_PARALLELISM
-from framework.errors import KilonodeError
+from framework.errors import BadInputError, KilonodeError
 from framework.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ApiError(KilonodeError):
         super().__init__(
             f"the API server answered {status}: {text}" if status else f"no answer of the API server: {text}",
             where=f"{method} {path}",
-            remedy="see kube-apiserver.log in the run's state folder",
+            remedy="see kube-apiserver.log, of a control plane of the run's own in its state folder",
         )
 
 
@@ -76,28 +76,63 @@ class _BusyError(Exception):
 
 @dataclass(frozen=True)
 class ApiEndpoint:
-    """Where the API server is, and the credentials to use.
+    """Where the API server is, and the credentials to use: a client certificate, a bearer token, or both.
 
-    ``netns`` is the network namespace from which ``get`` connects; None: this process's own.
+    ``netns`` is the network namespace from which ``get`` connects; None: this process's own. ``context`` is
+    the kubeconfig's; None: its current one. ``settings`` are the ``kubernetes`` client's, which knows how a
+    token is come by, and comes by another one when an exec plugin's has expired.
     """
 
     kubeconfig: Path
     url: str
-    ca_file: str
-    cert_file: str
-    key_file: str
+    ca_file: str | None
+    cert_file: str | None
+    key_file: str | None
     netns: str | None = None
+    context: str | None = None
+    is_verified: bool = True
+    settings: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def from_kubeconfig(cls, kubeconfig: Path) -> ApiEndpoint:
-        """The endpoint of a kubeconfig's current context."""
+    def from_kubeconfig(cls, kubeconfig: Path, *, context: str | None = None) -> ApiEndpoint:
+        """The endpoint of a kubeconfig's context, of its current one where ``context`` is None.
+
+        Raises BadInputError for a way to the API server that only some of the clients here could go.
+        """
         settings = kubernetes.client.Configuration()
-        kubernetes.config.load_kube_config(str(kubeconfig), client_configuration=settings)
-        return cls(kubeconfig, settings.host, settings.ssl_ca_cert, settings.cert_file, settings.key_file)
+        kubernetes.config.load_kube_config(str(kubeconfig), context, client_configuration=settings)
+        _refuse_detours(settings, kubeconfig)
+        return cls(
+            kubeconfig,
+            settings.host,
+            settings.ssl_ca_cert,
+            settings.cert_file,
+            settings.key_file,
+            context=context,
+            is_verified=settings.verify_ssl,
+            settings=settings,
+        )
+
+    @property
+    def prefix(self) -> str:
+        """What the server's URL has before every path, as behind some proxies; empty for most."""
+        return urlsplit(self.url).path.rstrip("/")
+
+    @property
+    def origin(self) -> str:
+        place = urlsplit(self.url)
+        return f"{place.scheme}://{place.netloc}"
+
+    def headers(self) -> dict[str, str]:
+        """What says who asks, where that is not the certificate."""
+        if self.settings is None:
+            return {}
+        said = self.settings.get_api_key_with_prefix("BearerToken", alias="authorization")
+        return {"Authorization": str(said)} if said else {}
 
     def client(self) -> Any:
         """The typed client, for rare calls; close it after use."""
-        return kubernetes.config.new_client_from_config(str(self.kubeconfig))
+        return kubernetes.config.new_client_from_config(str(self.kubeconfig), self.context)
 
     def get(self, path: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> tuple[int, bytes]:
         """Status and body of one GET without retries; for a few requests. Raises OSError without an
@@ -108,7 +143,7 @@ class ApiEndpoint:
         try:
             bare = network.connect((host, port), netns=self.netns, timeout_s=timeout_s)
             connection.sock = self.ssl_context().wrap_socket(bare, server_hostname=host)
-            connection.request("GET", path)
+            connection.request("GET", self.prefix + path, headers=self.headers())
             answer = connection.getresponse()
             return answer.status, answer.read()
         except http.client.HTTPException as error:
@@ -118,8 +153,28 @@ class ApiEndpoint:
 
     def ssl_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ca_file)
-        context.load_cert_chain(self.cert_file, self.key_file)
+        if not self.is_verified:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.cert_file:
+            context.load_cert_chain(self.cert_file, self.key_file)
         return context
+
+
+def _refuse_detours(settings: Any, kubeconfig: Path) -> None:
+    """Raises BadInputError for a server that is not reached by TLS under its own name."""
+    if not str(settings.host).startswith("https://"):
+        raise BadInputError(
+            f"the server {settings.host} is not asked by https",
+            where=str(kubeconfig),
+            remedy="name the API server itself, not a local proxy",
+        )
+    if getattr(settings, "tls_server_name", None):
+        raise BadInputError(
+            f"the server has another name in its certificate (tls-server-name: {settings.tls_server_name})",
+            where=str(kubeconfig),
+            remedy="name the server as its certificate does, in /etc/hosts if need be",
+        )
 
 
 @dataclass(frozen=True)
@@ -174,7 +229,7 @@ class Bulk:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            base_url=self.endpoint.url,
+            base_url=self.endpoint.origin,
             connector=aiohttp.TCPConnector(limit=self.parallelism, ssl=self.endpoint.ssl_context()),
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
         )
@@ -209,9 +264,11 @@ class Bulk:
     async def _once(self, call: Call) -> bytes:
         assert self._session is not None  # noqa: S101 - used inside the context only
         headers = {"Content-Type": _CONTENT_TYPE.get(call.method, "application/json")}
+        headers |= self.endpoint.headers()
         if call.accept is not None:
             headers["Accept"] = call.accept
-        async with self._session.request(call.method, call.path, data=call.body, headers=headers) as response:
+        path = self.endpoint.prefix + call.path
+        async with self._session.request(call.method, path, data=call.body, headers=headers) as response:
             body = await response.read()
         if response.status in _BUSY:
             raise _BusyError(response.status, body)
@@ -315,7 +372,11 @@ class Bulk:
             query = f"?watch=1&resourceVersion={version}&labelSelector={quote(selector)}"
             try:
                 async with (
-                    self._session.get(path + query, timeout=unlimited) as response,
+                    self._session.get(
+                        self.endpoint.prefix + path + query,
+                        timeout=unlimited,
+                        headers=self.endpoint.headers(),
+                    ) as response,
                     _cut_off_at_once(response),
                 ):
                     if response.status != 200:

@@ -59,14 +59,11 @@ def configuration(
         "kubeControllerManagerNodeMonitorPeriodMilliseconds": NODE_MONITOR_PERIOD_S * 1000,
         "cacheDir": str(cache),
     }
-    kwok_document: dict[str, Any] = yaml.safe_load(kwok.read("kwok.yaml"))
-    kwok_document["options"]["podPlayStageParallelism"] = POD_PARALLELISM
     if budget is not None:
         document["options"] |= {
             "nodeLeaseDurationSeconds": budget.lease_s,
             "kubeControllerManagerNodeMonitorGracePeriodMilliseconds": budget.grace_s * 1000,
         }
-        kwok_document["options"]["nodeLeaseParallelism"] = budget.parallelism
     _patch(document, "kube-apiserver")["extraArgs"].append({"key": "advertise-address", "value": address})
     _patch(document, "kube-controller-manager")["extraArgs"] += [
         {"key": "tls-cert-file", "value": str(pki / "admin.crt")},
@@ -76,9 +73,16 @@ def configuration(
         _patch(document, program)["extraEnvs"] = [
             {"name": name, "value": value} for name, value in variables.items()
         ]
-    documents = [document, kwok_document]
-    documents += [yaml.safe_load(kwok.read(stage)) for stage in kwok.STAGES]
-    return yaml.safe_dump_all(documents, sort_keys=False)
+    return yaml.safe_dump_all([document, *kwok_documents(budget)], sort_keys=False)
+
+
+def kwok_documents(budget: LeaseBudget | None) -> list[dict[str, Any]]:
+    """kwok's own configuration, whoever starts it, and the Stages."""
+    document: dict[str, Any] = yaml.safe_load(kwok.read("kwok.yaml"))
+    document["options"]["podPlayStageParallelism"] = POD_PARALLELISM
+    if budget is not None:
+        document["options"]["nodeLeaseParallelism"] = budget.parallelism
+    return [document, *(yaml.safe_load(kwok.read(stage)) for stage in kwok.STAGES)]
 
 
 def _patch(document: dict[str, Any], program: str) -> dict[str, Any]:

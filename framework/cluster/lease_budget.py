@@ -26,6 +26,7 @@ NODE_MONITOR_PERIOD_S: Final = 5
 """kube-controller-manager's default --node-monitor-period."""
 RENEWALS_PER_LEASE: Final = 4
 """kubelet and kwok both renew after a quarter of the lease's duration."""
+PRODUCTION_INTERVAL_S: Final = PRODUCTION_LEASE_S // RENEWALS_PER_LEASE
 RENEWAL_SHARE: Final = 0.4
 """Share of the machine's CPUs that renewals may take."""
 RENEWAL_SHARE_MAX: Final = 0.8
@@ -65,7 +66,8 @@ class LeaseBudget(Spec, frozen=True, kw_only=True):
 
     ``lease_s`` is their duration, ``interval_s`` the time between renewals, ``grace_s`` the controller's
     grace period, ``parallelism`` kwok's renewals under way, ``cpu_share`` the share of the machine's CPUs
-    that renewals take.
+    that renewals take (None: not this machine's). In a cluster that is not ours nobody tells the grace
+    period: ``grace_s`` is then production's, as an assumption, and ``is_grace_known`` false.
     """
 
     nodes: int
@@ -73,7 +75,13 @@ class LeaseBudget(Spec, frozen=True, kw_only=True):
     interval_s: float
     grace_s: int
     parallelism: int
-    cpu_share: float
+    cpu_share: float | None
+    is_grace_known: bool = True
+
+    @property
+    def known_grace_s(self) -> int | None:
+        """The grace period, unless it is an assumption."""
+        return self.grace_s if self.is_grace_known else None
 
     @property
     def is_production(self) -> bool:
@@ -105,10 +113,25 @@ class LeaseBudget(Spec, frozen=True, kw_only=True):
             else f"production: {PRODUCTION_LEASE_S} s / {PRODUCTION_LEASE_S // RENEWALS_PER_LEASE} s / "
             f"{PRODUCTION_GRACE_S} s"
         )
-        return (
-            f"leases of {self.lease_s:,} s renewed each {self.interval_s:g} s, grace period {self.grace_s} s "
-            f"({deviation}); {self.renewals_per_s:.0f} renewals/s, {self.cpu_share:.0%} of the CPUs"
-        )
+        renewals = f"{self.renewals_per_s:.0f} renewals/s"
+        if self.cpu_share is not None:
+            renewals += f", {self.cpu_share:.0%} of the CPUs"
+        grace = f"{self.grace_s} s ({deviation})" if self.is_grace_known else "unknown"
+        leases = f"leases of {self.lease_s:,} s renewed each {self.interval_s:g} s"
+        return f"{leases}, grace period {grace}; {renewals}"
+
+
+def production_budget(nodes: int) -> LeaseBudget:
+    """Production's times, for a cluster whose machines and flags are not ours."""
+    return LeaseBudget(
+        nodes=nodes,
+        lease_s=PRODUCTION_LEASE_S,
+        interval_s=float(PRODUCTION_INTERVAL_S),
+        grace_s=PRODUCTION_GRACE_S,
+        parallelism=BULK_PARALLELISM,
+        cpu_share=None,
+        is_grace_known=False,
+    )
 
 
 def lease_budget(nodes: int, cost: RenewalCost) -> LeaseBudget:

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from framework.binaries import Binary
-from framework.cluster import LOADING, MEASURING, EmbeddedCluster
+from framework.cluster import LOADING, MEASURING, ControlPlane
 from framework.fleet.fleet import Fleet
 from framework.fleet.nodes import lease_body, node_body
 from framework.fleet.snapshots import Snapshot, SnapshotKey, SnapshotRefusedError, Snapshots
 
 
-def snapshot_key(cluster: EmbeddedCluster, nodes: int) -> SnapshotKey:
+def snapshot_key(cluster: ControlPlane, nodes: int) -> SnapshotKey:
     """The key of a fleet of ``nodes`` on this control plane's executables."""
     then = datetime(2000, 1, 1, tzinfo=UTC)
     shape = hashlib.sha256(
@@ -37,14 +37,14 @@ def snapshot_key(cluster: EmbeddedCluster, nodes: int) -> SnapshotKey:
     )
 
 
-def restore(cluster: EmbeddedCluster, snapshot: Snapshot, snapshots: Snapshots) -> Fleet | None:
+def restore(cluster: ControlPlane, snapshot: Snapshot, snapshots: Snapshots) -> Fleet | None:
     """The fleet of a snapshot, read back and compared; None when it was refused, and nothing runs then.
 
     Raises TimeLimitError when the API server finds something else in it than its manifest says.
     """
     _make_room(cluster)
     try:
-        snapshot.restore(cluster.etcd_data)
+        snapshot.restore(cluster.replaceable_data())
     except SnapshotRefusedError as refusal:
         snapshots.refuse(snapshot.folder, refusal)
         return None
@@ -52,14 +52,14 @@ def restore(cluster: EmbeddedCluster, snapshot: Snapshot, snapshots: Snapshots) 
 
 
 def register(
-    cluster: EmbeddedCluster, nodes: int, snapshots: Snapshots, on_done: Callable[[int], object] = int
+    cluster: ControlPlane, nodes: int, snapshots: Snapshots, on_done: Callable[[int], object] = int
 ) -> Fleet:
     """Register a fleet through the API and save it; ``on_done`` hears how many nodes there are so far."""
     key = snapshot_key(cluster, nodes)
     with snapshots.draft(key) as draft:
         begin_s = time.monotonic()
         _make_room(cluster)
-        cluster.etcd_data.symlink_to(draft.data)
+        cluster.replaceable_data().symlink_to(draft.data)
         try:
             cluster.serve(LOADING)
             fleet = Fleet(cluster.endpoint, kubelet_version=cluster.version)
@@ -70,18 +70,18 @@ def register(
         registered_s = time.monotonic() - begin_s
         snapshot = snapshots.save(draft, registered_s=registered_s)
     _make_room(cluster)
-    snapshot.restore(cluster.etcd_data)
+    snapshot.restore(cluster.replaceable_data())
     return _served(cluster, nodes)
 
 
-def _make_room(cluster: EmbeddedCluster) -> None:
+def _make_room(cluster: ControlPlane) -> None:
     """End everything, and have no data where etcd's is to be put."""
     cluster.stop()
     cluster.forget_everything()
-    cluster.etcd_data.parent.mkdir(parents=True, exist_ok=True)
+    cluster.replaceable_data().parent.mkdir(parents=True, exist_ok=True)
 
 
-def _served(cluster: EmbeddedCluster, nodes: int) -> Fleet:
+def _served(cluster: ControlPlane, nodes: int) -> Fleet:
     cluster.serve(MEASURING)
     fleet = Fleet(cluster.endpoint, kubelet_version=cluster.version, size=nodes)
     fleet.verify(held=False)

@@ -19,6 +19,8 @@ from framework.fleet.nodes import (
     FAKE_PREFIX,
     FAKE_SELECTOR,
     LEASE_NAMESPACE,
+    OWN,
+    Belonging,
     lease_body,
     node_body,
     node_name,
@@ -65,8 +67,11 @@ class FleetChange(Record, frozen=True, kw_only=True):
 class Fleet:
     """The fake nodes of one cluster. ``size`` is how many there are."""
 
-    def __init__(self, endpoint: ApiEndpoint, *, kubelet_version: str, size: int = 0) -> None:
+    def __init__(
+        self, endpoint: ApiEndpoint, *, kubelet_version: str, size: int = 0, belonging: Belonging = OWN
+    ) -> None:
         self._endpoint = endpoint
+        self._belonging = belonging
         self._kubelet_version = kubelet_version
         self.size = size
 
@@ -110,9 +115,9 @@ class Fleet:
             requests=leases.requests + created.requests, elapsed_s=leases.elapsed_s + created.elapsed_s
         )
 
-    def free_leases(self) -> None:
-        """Take the holder off every lease, so that a kwok that starts again renews them at once."""
-        names = (node_name(index) for index in range(self.size))
+    def free_leases(self, nodes: int) -> None:
+        """Take the holder off the first leases, so that a kwok that starts again renews them at once."""
+        names = (node_name(index) for index in range(nodes))
         self._send((Call("PATCH", f"{LEASES_PATH}/{name}", _NO_HOLDER) for name in names), int)
 
     def shrink_to(self, nodes: int) -> FleetChange:
@@ -151,11 +156,19 @@ class Fleet:
 
     def _leases(self, indexes: Iterable[int]) -> Iterator[Call]:
         for index in indexes:
-            yield Call("POST", LEASES_PATH, lease_body(index, now=datetime.now(UTC)))
+            yield Call(
+                "POST", LEASES_PATH, lease_body(index, now=datetime.now(UTC), belonging=self._belonging)
+            )
 
     def _nodes(self, indexes: Iterable[int], *, fleet: int) -> Iterator[Call]:
         for index in indexes:
-            body = node_body(index, fleet=fleet, version=self._kubelet_version, now=datetime.now(UTC))
+            body = node_body(
+                index,
+                fleet=fleet,
+                version=self._kubelet_version,
+                now=datetime.now(UTC),
+                belonging=self._belonging,
+            )
             yield Call("POST", NODES_PATH, body)
 
     def _delete(self, indexes: Sequence[int]) -> FleetChange:

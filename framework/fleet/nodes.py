@@ -13,6 +13,8 @@ cluster; with all in one kube-scheduler would look through the whole zone for ea
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -64,7 +66,30 @@ def zone(index: int) -> str:
     return f"zone-{index % ZONES}"
 
 
-def node_body(index: int, *, fleet: int, version: str, now: datetime) -> bytes:
+def _no_labels(_index: int) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Belonging:
+    """What fakes carry in a cluster that is not the run's own, where they stand among its nodes.
+
+    ``node_labels`` are of a Node by its index, ``lease_labels`` of every Lease. ``is_guest``: others schedule
+    pods here, which a taint keeps off, and others' DaemonSets tolerate every taint. Nearly all of those
+    choose nodes by their operating system, so a guest does not say which it has.
+    """
+
+    node_labels: Callable[[int], Mapping[str, str]] = _no_labels
+    lease_labels: Mapping[str, str] = field(default_factory=dict)
+    is_guest: bool = False
+
+
+OWN: Final = Belonging()
+_TAINT: Final = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
+_OS_LABELS: Final = ("beta.kubernetes.io/os", "kubernetes.io/os")
+
+
+def node_body(index: int, *, fleet: int, version: str, now: datetime, belonging: Belonging = OWN) -> bytes:
     """The JSON of a Ready Node in a ``fleet`` of so many. ``version`` is the kubelet version it claims."""
     name = node_name(index)
     ttl_s = next((ttl_s for nodes, ttl_s in _TTLS_S if fleet <= nodes), _TTL_S_MAX)
@@ -99,7 +124,7 @@ def node_body(index: int, *, fleet: int, version: str, now: datetime) -> bytes:
                 ZONE_LABEL: zone(index),
             },
         },
-        "spec": {},
+        "spec": {"taints": [_TAINT]} if belonging.is_guest else {},
         "status": {
             "addresses": [
                 {"type": "InternalIP", "address": node_address(index)},
@@ -122,15 +147,20 @@ def node_body(index: int, *, fleet: int, version: str, now: datetime) -> bytes:
             },
         },
     }
+    labels: dict[str, str] = node["metadata"]["labels"]
+    labels.update(belonging.node_labels(index))
+    if belonging.is_guest:
+        for label in _OS_LABELS:
+            del labels[label]
     return msgspec.json.encode(node)
 
 
-def lease_body(index: int, *, now: datetime) -> bytes:
+def lease_body(index: int, *, now: datetime, belonging: Belonging = OWN) -> bytes:
     """The JSON of the node's Lease, without a holder: kwok takes it over at its first renewal.
 
     With that kwok also writes its own duration into it.
     """
-    lease = {
+    lease: dict[str, Any] = {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {"name": node_name(index), "namespace": LEASE_NAMESPACE},
@@ -139,4 +169,6 @@ def lease_body(index: int, *, now: datetime) -> bytes:
             "renewTime": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         },
     }
+    if belonging.lease_labels:
+        lease["metadata"]["labels"] = dict(belonging.lease_labels)
     return msgspec.json.encode(lease)

@@ -15,18 +15,21 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from framework.outcome import Family, ProxySync, Record
 
 ENTRY_CHARS_MAX: Final = 262_144
 """A longer log entry is cut: nft quotes a whole transaction line in its errors."""
 _READ_BYTES: Final = 1 << 20
+POLL_S: Final = 1.0
+"""Between two readings of a whole log."""
 
 _ENTRY: Final = re.compile(
     r"[IWEF](?P<month>\d\d)(?P<day>\d\d) (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)\.(?P<us>\d{6}) +"
@@ -226,22 +229,26 @@ def zero_in_local_time(zero_boottime_s: float, now_boottime_s: float) -> datetim
     return datetime.now().astimezone() - timedelta(seconds=now_boottime_s - zero_boottime_s)
 
 
-class ProxyLog:
-    """kube-proxy's log file, read further at each call; it may not exist yet."""
+class LogText(Protocol):
+    """A log that is read further at each call."""
 
-    def __init__(self, path: Path, zero: datetime) -> None:
+    def more(self) -> Iterator[str]:
+        """What was written since the last call, in whole lines."""
+
+
+class FileText:
+    """A file; it may not exist yet."""
+
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
         self._undecoded = b""
-        self._parser = SyncParser(zero)
 
-    def syncs(self) -> tuple[ProxySync, ...]:
-        """The syncs in all that was written so far; see ``SyncParser.syncs``."""
+    def more(self) -> Iterator[str]:
         for piece in self._new_bytes():
             whole, newline, rest = (self._undecoded + piece).rpartition(b"\n")
             self._undecoded = rest
-            self._parser.feed((whole + newline).decode(errors="replace"))
-        return self._parser.syncs
+            yield (whole + newline).decode(errors="replace")
 
     def _new_bytes(self) -> Iterator[bytes]:
         try:
@@ -253,6 +260,76 @@ class ProxyLog:
             while piece := log.read(_READ_BYTES):
                 self._offset += len(piece)
                 yield piece
+
+
+class ContainerText:
+    """What containers write, as kubelet's container runtime keeps it; found by a pattern below a folder.
+
+    Each start of a container has a file of its own, and each line a time, a stream and a tag before it; one
+    that is longer than the runtime's buffer is in parts, of which the last is tagged F (full).
+    """
+
+    def __init__(self, folder: Path, pattern: str) -> None:
+        self._folder = folder
+        self._pattern = pattern
+        self._files: dict[Path, FileText] = {}
+        self._part = ""
+
+    def more(self) -> Iterator[str]:
+        for path in sorted(self._folder.glob(self._pattern)):
+            self._files.setdefault(path, FileText(path))
+        for file in self._files.values():
+            for text in file.more():
+                yield "".join(self._bare(line) for line in text.splitlines(keepends=True))
+
+    def _bare(self, line: str) -> str:
+        """The container's own text; empty for a part that goes on in the next line."""
+        _, _, rest = line.partition(" ")
+        _, _, rest = rest.partition(" ")
+        tag, _, text = rest.partition(" ")
+        if tag == "P":
+            self._part += text.removesuffix("\n")
+            return ""
+        whole, self._part = self._part + text, ""
+        return whole
+
+
+class PolledText:
+    """A log that is asked for again and again, from its last line on, as often as each ``POLL_S`` at most.
+
+    ``read_since(stamp)`` gives lines that each begin with a time, whose texts sort as the times do, and a
+    space; among them may be some of before ``stamp``, and with an empty one are all.
+    """
+
+    def __init__(self, read_since: Callable[[str], str]) -> None:
+        self._read_since = read_since
+        self._last = ""
+        self._next_s = 0.0
+
+    def more(self) -> Iterator[str]:
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + POLL_S
+        for line in self._read_since(self._last).splitlines(keepends=True):
+            stamp, _, text = line.partition(" ")
+            if stamp > self._last:
+                self._last = stamp
+                yield text
+
+
+class ProxyLog:
+    """kube-proxy's log, read further at each call. ``zero`` is the run's in the log's time zone."""
+
+    def __init__(self, text: LogText, zero: datetime) -> None:
+        self._text = text
+        self._parser = SyncParser(zero)
+
+    def syncs(self) -> tuple[ProxySync, ...]:
+        """The syncs in all that was written so far; see ``SyncParser.syncs``."""
+        for piece in self._text.more():
+            self._parser.feed(piece)
+        return self._parser.syncs
 
 
 class SyncDurations(Record, frozen=True):

@@ -54,6 +54,7 @@ class NodeStatusWatcher:
     def __init__(self, endpoint: ApiEndpoint, node: str, zero_s: float) -> None:
         self._node = node
         self._zero_s = zero_s
+        self._endpoint = endpoint
         self._host = urlsplit(endpoint.url)
         self._ssl = endpoint.ssl_context()
         self._connection: http.client.HTTPSConnection | None = None
@@ -94,7 +95,7 @@ class NodeStatusWatcher:
             self._connection = http.client.HTTPSConnection(
                 self._host.hostname or "", self._host.port, timeout=REQUEST_TIMEOUT_S, context=self._ssl
             )
-        self._connection.request("GET", path)
+        self._connection.request("GET", self._endpoint.prefix + path, headers=self._endpoint.headers())
         answer = self._connection.getresponse()
         body = answer.read()
         if answer.status == http.client.NOT_FOUND:

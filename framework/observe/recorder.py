@@ -6,10 +6,10 @@ import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Self
 
-from framework.cgroup import MemoryCgroup
-from framework.outcome import ProcessExit
+from framework.cgroup import MemoryCgroup, memory_path
+from framework.outcome import MeasuredBy, ProcessExit
 
 _READ_BYTES: Final = 262_144
 """Twice the longest single argument that exec accepts; what is longer is cut."""
@@ -18,7 +18,7 @@ _READ_BYTES: Final = 262_144
 class Recorder(ABC):
     """What exact and polling recorders have in common. A context manager; records while it is entered."""
 
-    measured_by: Literal["exit_record", "poll"]
+    measured_by: MeasuredBy
     why: str
     """Why this kind of recorder was chosen; empty for the exact one."""
 
@@ -60,15 +60,8 @@ class ProcReader:
         self._proc = f"{proc}/"
 
     def cgroup(self, pid: int) -> str | None:
-        """The memory cgroup of ``pid``, None when it is gone (version 1 shows an exiting process in /)."""
-        unified = None
-        for line in self._read(pid, "cgroup").decode(errors="replace").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if "memory" in controllers.split(","):
-                return path if path != "/" else None
-            if not controllers:
-                unified = path
-        return unified
+        """The memory cgroup of ``pid``, None when it is gone."""
+        return memory_path(self._read(pid, "cgroup").decode(errors="replace"))
 
     def argv(self, pid: int) -> tuple[str, ...] | None:
         """The command line of ``pid``, None when it is gone."""
@@ -83,6 +76,15 @@ class ProcReader:
     def stat(self, pid: int) -> list[str]:
         """The fields of /proc/PID/stat from the third on; empty when it is gone."""
         return self._read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
+
+    def comm(self, pid: int) -> str:
+        """What the kernel calls it; empty when it is gone."""
+        return self._read(pid, "comm").decode(errors="replace").rstrip("\n")
+
+    def anonymous_pages(self, pid: int) -> int | None:
+        """Pages of memory that are no file's and not shared; None when it is gone."""
+        fields = self._read(pid, "statm").split()
+        return max(0, int(fields[1]) - int(fields[2])) if len(fields) > 2 else None
 
     def _read(self, pid: int, name: str) -> bytes:
         try:

@@ -20,7 +20,7 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -169,16 +169,18 @@ def read_ruleset(
     expected: Set[tuple[str, str]] | None = None,
     nft: Path | str = "nft",
     timeout_s: float = LIST_TIMEOUT_S,
+    prefix: Sequence[str] = (),
 ) -> Ruleset:
     """List and count the ruleset of a named network namespace (None: the current one).
 
-    ``expected`` are the pairs of address and port that the ``services`` have now.
+    ``prefix`` comes before the command, such as what runs it on another machine. ``expected`` are the pairs
+    of address and port that the ``services`` have now.
 
     Raises CommandError when nft fails, TimeLimitError when it takes longer than ``timeout_s``, and
     MissingRequirementError when there is no such program.
     """
     counter = RulesetCounter(services)
-    _feed(counter, inside([str(nft), "list", "ruleset"], netns=netns), timeout_s)
+    _feed(counter, inside([*prefix, str(nft), "list", "ruleset"], netns=netns), timeout_s)
     return counter.ruleset(expected)
 
 

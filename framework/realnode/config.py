@@ -18,9 +18,11 @@ from framework.spec import ProxyMode
 
 KUBE_PROXY_METRICS_PORT: Final = 10249
 KUBE_PROXY_HEALTHZ_PORT: Final = 10256
-NODE_LABELS: Final = (
-    f"kilonode.dev/role=real,topology.kubernetes.io/region={REGION},{ZONE_LABEL}={REAL_NODE_ZONE}"
-)
+NODE_LABELS: Final = {
+    "kilonode.dev/role": "real",
+    "topology.kubernetes.io/region": REGION,
+    ZONE_LABEL: REAL_NODE_ZONE,
+}
 
 _CONTAINERD: Final = """\
 version = 2
@@ -87,7 +89,6 @@ def kubelet_config(folder: Path, *, ca_file: str, oom_score_adj: int, pods_cgrou
             "failCgroupV1": False,
             "failSwapOn": False,
             "localStorageCapacityIsolation": False,
-            "makeIPTablesUtilChains": False,
             "nodeLeaseDurationSeconds": 40,
             "oomScoreAdj": oom_score_adj,
             "podLogsDir": str(folder / "pod-logs"),

@@ -15,49 +15,39 @@ that sockets, state and logs of pods never lie on the host, and mounts end with 
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final
 
 from framework import network
 from framework.binaries import Binaries, Binary
 from framework.cgroup import MemoryCgroup, memory_cgroup
-from framework.cluster import ApiEndpoint, EmbeddedCluster
-from framework.fleet import ZONE_LABEL
-from framework.lazy import LazyModule
+from framework.cluster import KUBELET_SYSCTLS, ApiEndpoint, ControlPlane
 from framework.ledger import Folder, Ledger, Netns, Thing
 from framework.oom_scores import lowest_score, plan_scores
-from framework.outcome import DaemonRecord, Measure, OomScores, PodRecord
-from framework.process import CAP_SYS_RESOURCE, Daemon, has_capability, oom_score_adj_of
-from framework.realnode import config, hold
-from framework.realnode.pods import Pods
-from framework.realnode.private_copy import CopyPool, Executables, evict
+from framework.outcome import Component, DaemonRecord, OomScores, PodRecord, ProcessExit, Restart
+from framework.process import CAP_SYS_RESOURCE, Daemon, has_capability
+from framework.realnode import config
+from framework.realnode.ballast import hold_argv, wait_until_held
+from framework.realnode.node import (
+    OwnNode,
+    daemon_record,
+    label_node,
+    node_condition,
+    read_metrics,
+    unregister,
+)
+from framework.realnode.pods import Pods, plain_pod_cgroup
+from framework.realnode.private_copy import CopyPool, Executables
 from framework.realnode.supervisor import Supervisor
 from framework.realnode.transactions import capture_transactions, captured_transactions
 from framework.spec import Ballast, RealNodeSpec
 from framework.wait import wait_until
 
-if TYPE_CHECKING:
-    import kubernetes
-else:
-    kubernetes = LazyModule("kubernetes")
-
 READY_TIMEOUT_S: Final = 60.0
 SOCKET_TIMEOUT_S: Final = 30.0
-BALLAST_TIMEOUT_S: Final = 60.0
-HOST_SYSCTLS: Final = (
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "kernel/keys/root_maxkeys",
-    "kernel/keys/root_maxbytes",
-)
-"""What kubelet sets at its start (setupKernelTunables in pkg/kubelet/cm/container_manager_linux.go)."""
 _SYSTEM_PROGRAMS: Final = ("containerd", "containerd-shim-runc-v2", "runc", "nft")
-_BALLAST_FILE_PIECE: Final = bytes(range(256)) * 4096
 _BUILT_IN_FOLDERS: Final = {
     "containerd": ("/run/containerd",),
     "kubelet": ("/var/lib/kubelet", "/var/log/containers"),
@@ -65,16 +55,16 @@ _BUILT_IN_FOLDERS: Final = {
 """What these write to whatever they are told: runc's state and shims' sockets, sockets of plugins, links to
 the logs of containers."""
 XTABLES: Final = "xtables-nft-multi"
-"""All of iptables in one program, in the variant that writes nftables rules in the kernel: what kube-proxy's
-official images run, unless a node's kubelet has made its chains with the legacy variant (iptables-wrappers).
-"""
+"""All of iptables in one program, in the variant that writes nftables rules in the kernel. kubelet makes its
+chains with it: six tables, each of which costs every nft half a MiB. In iptables mode it is what kube-proxy's
+official images run, unless a node's kubelet made its chains with the legacy variant (iptables-wrappers)."""
 _IPTABLES_NAMES: Final = tuple(
     family + program for family in ("iptables", "ip6tables") for program in ("", "-restore", "-save")
 )
 
 
 @dataclass
-class HostNode:
+class HostNode(OwnNode):
     """One real node: ``prepare``, ``boot``, ``start_kube_proxy``, ``stop``."""
 
     spec: RealNodeSpec
@@ -100,14 +90,13 @@ class HostNode:
         spec: RealNodeSpec,
         name: str,
         *,
-        cluster: EmbeddedCluster,
+        cluster: ControlPlane,
         binaries: Binaries,
         ledger: Ledger,
         pool: CopyPool,
     ) -> HostNode:
         """A node with its namespace, cgroup, limit and executables; no process runs yet."""
-        programs = (*_SYSTEM_PROGRAMS, *((XTABLES,) if spec.proxy_mode == "iptables" else ()))
-        found = {program: binaries.system(program) for program in programs}
+        found = {program: binaries.system(program) for program in (*_SYSTEM_PROGRAMS, XTABLES)}
         found["kubelet"] = binaries.get("kubelet")
         found["kube-proxy"] = binaries.get("kube-proxy", spec.kube_proxy)
         folder = ledger.folder / "nodes" / name
@@ -115,7 +104,7 @@ class HostNode:
         node = cls(
             spec=spec,
             name=name,
-            pods=Pods(name, cgroup, spec, cluster.endpoint, binaries),
+            pods=Pods(name, cgroup, spec, cluster.endpoint, binaries, place=plain_pod_cgroup),
             home=cgroup,
             executables=Executables(pool, folder, spec.text),
             address=cluster.next_node_address(),
@@ -131,9 +120,8 @@ class HostNode:
         node._create(cluster)
         return node
 
-    @property
-    def metrics_url(self) -> str:
-        return f"http://{self.address}:{config.KUBE_PROXY_METRICS_PORT}/metrics"
+    def kube_proxy_metrics(self) -> str:
+        return read_metrics(self.address)
 
     @property
     def kube_proxy_log(self) -> Path:
@@ -141,11 +129,9 @@ class HostNode:
 
     @property
     def transactions(self) -> tuple[Path, ...]:
-        """What kube-proxy handed to nft, oldest first, where the node captures it."""
         return captured_transactions(self.folder / "transactions")
 
     def start_kube_proxy(self) -> None:
-        """Start kube-proxy; it waits for its Node's InternalIP and then syncs for the first time."""
         file = self.folder / "kube-proxy.yaml"
         file.write_text(
             config.kube_proxy_config(
@@ -160,7 +146,6 @@ class HostNode:
         self._start_daemon("kube-proxy", f"--config={file}", "-v=2")
 
     def stop_kube_proxy(self) -> None:
-        """End kube-proxy as a rollout would; its rules stay in the kernel."""
         self.supervisor.release("kube-proxy").stop()
 
     @property
@@ -168,20 +153,36 @@ class HostNode:
         """The node's long-lived processes by name, in the order of their start; ended ones too."""
         return self.supervisor.daemons
 
-    def daemon_records(self) -> tuple[DaemonRecord, ...]:
-        """The node's long-lived processes as they are now."""
+    def is_alive(self, daemon: str) -> bool:
+        return daemon in self.daemons and self.daemons[daemon].exit_code is None
+
+    def require_alive(self, daemon: str) -> None:
+        self.daemons[daemon].require_alive()
+
+    def log_tail(self, daemon: str) -> str:
+        return self.daemons[daemon].log_tail()
+
+    def components(self) -> tuple[Component, ...]:
+        return tuple(binary.component() for binary in self.binaries.values())
+
+    @property
+    def xtables(self) -> Path:
+        return self.binaries[XTABLES].path
+
+    def restarts(self, zero_s: float, exits: Sequence[ProcessExit]) -> tuple[Restart, ...]:  # noqa: ARG002
+        return tuple(end.record(zero_s) for end in self.supervisor.ends)
+
+    def daemon_records(self, exits: Sequence[ProcessExit]) -> tuple[DaemonRecord, ...]:  # noqa: ARG002
         ballast = {each.name for each in self.spec.processes}
         return tuple(
-            _describe(daemon, "ballast" if name in ballast else "daemon")
+            daemon_record(name, daemon.pid, daemon.exit_code, "ballast" if name in ballast else "daemon")
             for name, daemon in self.daemons.items()
         )
 
     def pod_records(self) -> tuple[PodRecord, ...]:
-        """The node's ballast pods as they are now."""
         return self.pods.records()
 
     def stop(self) -> None:
-        """End the daemons, remove the Node from the cluster and everything else from the machine."""
         self.supervisor.stop()
         self.cgroup.remove()
         self.executables.give_back()
@@ -192,7 +193,6 @@ class HostNode:
             self.ledger.remove(things, whose="the node", where=self.name)
 
     def keep_logs(self, folder: Path) -> None:
-        """Copy the daemons' logs and configuration to ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         for source in (*self.folder.glob("logs/*"), *self.folder.glob("*.yaml"), *self.folder.glob("*.toml")):
             shutil.copy2(source, folder / source.name)
@@ -201,27 +201,20 @@ class HostNode:
         self.ledger.record(thing)
         self.things.append(thing)
 
-    def _create(self, cluster: EmbeddedCluster) -> None:
+    def _create(self, cluster: ControlPlane) -> None:
         self._record(Folder(str(self.folder)))
         self._record(Netns(self.netns))
-        for key in HOST_SYSCTLS:
+        for key in KUBELET_SYSCTLS:
             self.things += self.ledger.record_sysctl(key)
         self.folder.mkdir(parents=True, mode=0o700)
         for name in ("containerd", "kubelet", "logs", "cni/net.d", "cni/bin"):
             (self.folder / name).mkdir(parents=True)
         self.executables.take([(name, binary.path) for name, binary in self.binaries.items()])
-        if XTABLES in self.binaries:
-            self.executables.take_iptables(self.binaries[XTABLES].path, _IPTABLES_NAMES)
+        self.executables.take_iptables(self.binaries[XTABLES].path, _IPTABLES_NAMES)
         if self.spec.capture_transactions:
             capture_transactions(self.executables.bin / "nft", self.folder / "transactions")
         network.add_netns(self.netns)
-        network.connect_node(
-            cluster.netns,
-            self.netns,
-            link=self.name,
-            address=self.address,
-            gateway=cluster.address,
-        )
+        cluster.attach(self.netns, link=self.name, address=self.address)
         self.cgroup.create()
         if self.spec.pods:
             self.home = self.cgroup.delegate()
@@ -245,28 +238,7 @@ class HostNode:
         self.pods.start()
 
     def _start_ballast(self, ballast: Ballast) -> None:
-        what = str(ballast.memory_bytes)
-        if ballast.content == "page_cache":
-            what = str(self._ballast_file(ballast))
-        daemon = self._start(
-            ballast.name,
-            [sys.executable, "-S", "-E", hold.__file__, ballast.name, ballast.content, what],
-        )
-
-        def held() -> bool | None:
-            daemon.require_alive()
-            return "held" in daemon.log_tail() or None
-
-        wait_until(held, what=f"ballast {ballast.name} held", timeout_s=BALLAST_TIMEOUT_S)
-
-    def _ballast_file(self, ballast: Ballast) -> Path:
-        """A file on disk whose pages nobody holds yet: who reads it first is charged for them."""
-        path = self.folder / f"{ballast.name}.ballast"
-        with path.open("wb") as file:
-            for offset in range(0, ballast.memory_bytes, len(_BALLAST_FILE_PIECE)):
-                file.write(_BALLAST_FILE_PIECE[: ballast.memory_bytes - offset])
-        evict(path)
-        return path
+        wait_until_held(self._start(ballast.name, hold_argv(ballast, self.folder)))
 
     def _start_containerd(self) -> None:
         restricted = not has_capability(CAP_SYS_RESOURCE)
@@ -283,14 +255,14 @@ class HostNode:
             listening, what="containerd's socket", timeout_s=SOCKET_TIMEOUT_S, describe=daemon.log_tail
         )
         if self.spec.pods:
-            self.pods.import_image(config.containerd_socket(self.folder), self.folder)
+            self.pods.import_image(config.containerd_socket(self.folder), self.folder, snapshotter="native")
 
     def _start_kubelet(self) -> None:
         file = self.folder / "kubelet.yaml"
         file.write_text(
             config.kubelet_config(
                 self.folder,
-                ca_file=self.endpoint.ca_file,
+                ca_file=self.endpoint.ca_file or "",
                 oom_score_adj=self.oom_scores.applied["kubelet"],
                 pods_cgroup=self.cgroup.kernel_path if self.spec.pods else None,
             )
@@ -303,7 +275,7 @@ class HostNode:
             f"--cert-dir={self.folder / 'kubelet/pki'}",
             f"--hostname-override={self.name}",
             f"--node-ip={self.address}",
-            f"--node-labels={config.NODE_LABELS}",
+            f"--node-labels={','.join(f'{name}={value}' for name, value in config.NODE_LABELS.items())}",
             "-v=2",
         )
 
@@ -339,44 +311,11 @@ class HostNode:
         return self.node_condition() == "True" or None
 
     def node_condition(self) -> str | None:
-        """The status of the node's Ready condition; None while there is no Node."""
-        with self.endpoint.client() as client:
-            core = kubernetes.client.CoreV1Api(client)
-            items = core.list_node(field_selector=f"metadata.name={self.name}").items
-        for item in items:
-            for condition in item.status.conditions or ():
-                if condition.type == "Ready":
-                    return str(condition.status)
-        return None
+        return node_condition(self.endpoint, self.name)
 
     def label_zone(self, zone: str) -> None:
-        """The Node's zone label becomes ``zone``."""
-        with self.endpoint.client() as client:
-            labels = {ZONE_LABEL: zone}
-            kubernetes.client.CoreV1Api(client).patch_node(self.name, {"metadata": {"labels": labels}})
+        label_node(self.endpoint, self.name, zone=zone)
 
     def _unregister(self) -> None:
         self.pods.remove()
-        with self.endpoint.client() as client:
-            core = kubernetes.client.CoreV1Api(client)
-            if core.list_node(field_selector=f"metadata.name={self.name}").items:
-                core.delete_node(self.name)
-
-
-def _describe(daemon: Daemon, role: Literal["daemon", "ballast"]) -> DaemonRecord:
-    peak: Measure | None = None
-    try:
-        status = Path(f"/proc/{daemon.pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        status = ""
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            peak = Measure(value=int(line.split()[1]) * 1024, source="poll", bound="exact")
-    return DaemonRecord(
-        name=daemon.name,
-        pid=daemon.pid,
-        exit_code=daemon.exit_code,
-        memory_bytes_peak=peak,
-        oom_score_adj=oom_score_adj_of(daemon.pid) or 0,
-        role=role,
-    )
+        unregister(self.endpoint, self.name)

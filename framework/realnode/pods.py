@@ -14,7 +14,7 @@ Where containerd may not lower oom_score_adj, a Guaranteed pod's process has con
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -149,16 +149,18 @@ class Pods:
     spec: RealNodeSpec
     endpoint: ApiEndpoint
     binaries: Binaries
+    place: Callable[[QosClass, str], str]
+    """The cgroup of a pod below the node's, by its class and uid, as kubelet's cgroup driver names it."""
     _uids: dict[str, str] = field(default_factory=dict)
 
-    def import_image(self, socket: Path, folder: Path) -> None:
+    def import_image(self, socket: Path, folder: Path, *, snapshotter: str) -> None:
         """Give the node's containerd the image; kubelet and containerd find it as any other."""
         archive = folder / "ballast-image.tar"
         archive.write_bytes(image_archive(image_files(), self.spec.pods, architecture()))
         process.run(
             [
                 *(self.binaries.system("ctr").path, "--address", socket, "--namespace", "k8s.io"),
-                *("images", "import", "--snapshotter", "native", archive),
+                *("images", "import", "--snapshotter", snapshotter, archive),
             ],
             timeout_s=IMPORT_TIMEOUT_S,
             remedy="read containerd's log",
@@ -213,8 +215,8 @@ class Pods:
         return f"{self.node}-{pod}"
 
     def cgroup_of(self, pod: Ballast) -> MemoryCgroup:
-        """Where kubelet's cgroupfs driver puts a pod that was started."""
-        below = self.cgroup.path / _QOS_CGROUPS[pod.qos] / f"pod{self._uids[pod.name]}"
+        """Where kubelet puts a pod that was started."""
+        below = self.cgroup.path / self.place(pod.qos, self._uids[pod.name])
         return MemoryCgroup(below, self.cgroup.mode, self.cgroup.tree)
 
     def _create(self, pod: Ballast) -> bool | None:
@@ -259,6 +261,18 @@ class Pods:
             restarts=containers[0].restart_count if containers else 0,
             oom_score_adj=process.oom_score_adj_of(pids[0]) if pids else None,
         )
+
+
+def plain_pod_cgroup(qos: QosClass, uid: str) -> str:
+    """As kubelet's cgroupfs driver has it."""
+    return f"{_QOS_CGROUPS[qos]}/pod{uid}"
+
+
+def systemd_pod_cgroup(qos: QosClass, uid: str) -> str:
+    """As kubelet's systemd driver has it, below kind's ``cgroupRoot``: a slice's name has its parents'."""
+    slices = ["kubelet", PODS_CGROUP, *([] if qos == "Guaranteed" else [qos.lower()])]
+    slices.append(f"pod{uid.replace('-', '_')}")
+    return "/".join("-".join(slices[: depth + 1]) + ".slice" for depth in range(len(slices)))
 
 
 def pod_manifest(pod: Ballast, name: str, node: str, capacity_bytes: int) -> dict[str, Any]:

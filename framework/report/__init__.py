@@ -10,10 +10,13 @@ from framework.report.run_folder import (
     load_session,
     slug,
 )
-from framework.report.terminal import ResultsTable, Row, row_of
+from framework.report.side_by_side import Cell, SideBySide, compared
+from framework.report.steps import StepDisplay
+from framework.report.terminal import ResultsTable, Row, reason_lines, row_of
 
 __all__ = [
     "FORMAT",
+    "Cell",
     "MeasurementFolder",
     "PhaseDisplay",
     "PhaseName",
@@ -22,8 +25,12 @@ __all__ = [
     "Row",
     "RunFolder",
     "Session",
+    "SideBySide",
+    "StepDisplay",
+    "compared",
     "load_run",
     "load_session",
+    "reason_lines",
     "row_of",
     "slug",
 ]

@@ -127,7 +127,7 @@ class ResultsTable:
         if deaths:
             yield who_dies_table(deaths, style)
         yield Text(f"Full result: {self.folder}", overflow="fold")
-        yield from _reason_lines([*map(row_of, self.results), *self.skipped])
+        yield from reason_lines([*map(row_of, self.results), *self.skipped])
         for note in dict.fromkeys(_notes(self.results)):
             yield Text(note, "dim")
 
@@ -154,7 +154,8 @@ def _order(row: Row) -> tuple[int, int, tuple[int, ...]]:
 
 
 def _table(limit_bytes: int | None, rows: Sequence[Row], style: box.Box) -> Table:
-    title = f"Node limit {mib(limit_bytes)} MiB" if limit_bytes is not None else "Not measured"
+    measured = any(row.outcome is not None for row in rows)
+    title = f"Node limit {mib(limit_bytes)} MiB" if measured or limit_bytes is not None else "Not measured"
     table = Table(box=style, title=title, title_justify="left", title_style="bold", show_lines=False)
     for header in (
         "end-\npoints",
@@ -201,7 +202,7 @@ def _seconds(seconds: float | None) -> str:
     return f"{seconds:.2f}" if seconds < 10 else f"{seconds:.1f}"
 
 
-def _reason_lines(rows: Sequence[Row]) -> Iterator[Text]:
+def reason_lines(rows: Sequence[Row]) -> Iterator[Text]:
     """Why rows are no pass, each reason once."""
     labels: defaultdict[tuple[VerdictWord, str], list[str]] = defaultdict(list)
     for row in rows:
@@ -225,15 +226,16 @@ def _notes(results: Sequence[RunResult]) -> Iterator[str]:
 
 def _measuring_notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
     nft = [outcome.nft_bytes_peak.source for outcome in outcomes if outcome.nft_bytes_peak]
-    node = [outcome.charged_bytes_peak.source for outcome in outcomes]
+    node = [outcome.charged_bytes_peak.source for outcome in outcomes if outcome.charged_bytes_peak]
     if nft:
         others = sorted({outcome.loader for outcome in outcomes} - {"nft"})
         of = f" (in iptables mode of {', '.join(others)})" if others else ""
         yield f"nft peak: resident memory of the biggest ruleset load{of}, from {_sources(nft)}."
-    yield (
-        f"Node peak: all memory charged to the node, page cache included, from {_sources(node)}; in brackets "
-        "what could not be reclaimed (anonymous + kernel), from samples."
-    )
+    if node:
+        yield (
+            f"Node peak: all memory charged to the node, page cache included, from {_sources(node)}; in "
+            "brackets what could not be reclaimed (anonymous + kernel), from samples."
+        )
     kinds = {"full" if outcome.sync_full else "partial" for outcome in outcomes if outcome.sync_s is not None}
     if kinds:
         words = " and ".join(sorted(kinds))
@@ -248,10 +250,15 @@ def _sources(sources: Sequence[str]) -> str:
 def _version_notes(environment: Environment) -> Iterator[str]:
     versions = {part.name: part.version.removeprefix("v") for part in environment.components}
     nft, kubelet = versions.get("nft", "?"), versions.get("kubelet", "?")
-    yield (
-        f"Kernel {environment.kernel}, nft {nft}, kubelet {kubelet}, cgroup {environment.cgroup_mode}, "
-        f"{environment.cpus} CPUs, {mib(environment.memory_bytes)} MiB."
+    machine = (
+        f"cgroup {environment.cgroup_mode}, {environment.cpus} CPUs, {mib(environment.memory_bytes)} MiB."
     )
+    kernel = versions.get("kernel", environment.kernel)
+    if kernel == environment.kernel:
+        yield f"Kernel {kernel}, nft {nft}, kubelet {kubelet}, {machine}"
+    else:
+        yield f"Node: kernel {kernel}, nft {nft}, kubelet {kubelet}."
+        yield f"Measured from another machine: kernel {environment.kernel}, {machine}"
     control_plane = [f"{name} {versions[name]}" for name in _CONTROL_PLANE if name in versions]
     if control_plane:
         yield f"Control plane: {', '.join(control_plane)}."

@@ -11,12 +11,20 @@ from framework.stages.model import (
     load_stages,
     write_stages,
 )
-from framework.stages.profile import Load, Profile, profile_load, profiled_versions, require_profiler
+from framework.stages.profile import (
+    KUBELETS_TABLES,
+    Load,
+    Profile,
+    profile_load,
+    profiled_versions,
+    require_profiler,
+)
 from framework.stages.table import Growth, StagesTable, growth, stage_rows
 from framework.stages.transaction import count_transaction
 
 __all__ = [
     "FORMAT",
+    "KUBELETS_TABLES",
     "Growth",
     "HeapProfile",
     "KernelMemory",

@@ -13,7 +13,7 @@ from typing import Final
 
 from framework import network
 from framework.cgroup import memory_cgroup
-from framework.cluster import EmbeddedCluster
+from framework.cluster import ControlPlane
 from framework.fleet import ENDPOINTS_V6, FAKE_RANGE
 from framework.ledger import Cgroup, Ledger, Netns, Thing
 from framework.process import Daemon
@@ -21,29 +21,27 @@ from framework.traffic import answer
 from framework.wait import wait_until
 
 START_TIMEOUT_S: Final = 20.0
-LINK: Final = "backends"
 
 
 class Backends:
     """The endpoints' namespace, and the servers in it."""
 
-    def __init__(self, cluster: EmbeddedCluster, ledger: Ledger) -> None:
+    def __init__(self, cluster: ControlPlane, ledger: Ledger) -> None:
         """Make the namespace; nobody answers before ``serve``."""
         self.netns = f"{cluster.name}-backends"
         self.address = cluster.next_node_address()
         self.folder = ledger.folder / "traffic"
         self.cgroup = memory_cgroup(f"{cluster.name}/traffic")
         self._daemons: dict[int, Daemon] = {}
-        self._cluster_netns = cluster.netns
+        self._cluster = cluster
+        self._link = cluster.link("b")
         self._ledger = ledger
         self._things: tuple[Thing, ...] = (Netns(self.netns), Cgroup(f"{cluster.name}/traffic"))
         for thing in self._things:
             ledger.record(thing)
         self.cgroup.create()
         network.add_netns(self.netns)
-        network.connect_node(
-            cluster.netns, self.netns, link=LINK, address=self.address, gateway=cluster.address
-        )
+        cluster.attach(self.netns, link=self._link, address=self.address)
         network.own_range(self.netns, FAKE_RANGE)
         if network.has_ipv6():
             network.add_link_local(self.netns, self.address)
@@ -65,7 +63,7 @@ class Backends:
         for daemon in self._daemons.values():
             daemon.stop()
         self._daemons.clear()
-        network.delete_link(LINK, netns=self._cluster_netns)
+        self._cluster.detach(self._link)
         self._ledger.remove(self._things, whose="traffic", where=self.netns)
 
     def _start(self, port: int) -> Daemon:

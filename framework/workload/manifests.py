@@ -15,15 +15,13 @@ from typing import Any, Final
 
 import msgspec
 
-from framework.cluster import Call
+from framework.cluster import OWN_CLUSTER, Call, Home
 from framework.fleet import ENDPOINTS_V6, INDEX_LABEL, node_address, node_name, zone
 from framework.outcome import Family
 from framework.spec import ManyServicesSpec, ServiceSpec
 
-NAMESPACE: Final = "default"
-SERVICES_PATH: Final = f"/api/v1/namespaces/{NAMESPACE}/services"
-PODS_PATH: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
-SLICES_PATH: Final = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
+NAMESPACE: Final = OWN_CLUSTER.namespace
+"""Where workloads are in a cluster of the run's own."""
 SLICE_ENDPOINTS_MAX: Final = 100
 """kube-controller-manager's default of --max-endpoints-per-slice."""
 REPLACEMENT_OFFSET: Final = 500_000
@@ -41,9 +39,9 @@ def port_name(port: int) -> str:
     return f"p{port}"
 
 
-def service_manifests(spec: ServiceSpec) -> tuple[dict[str, Any], ...]:
+def service_manifests(spec: ServiceSpec, *, home: Home = OWN_CLUSTER) -> tuple[dict[str, Any], ...]:
     """The measured Service, and those that share its endpoints."""
-    return tuple(_service_manifest(spec, name, group=spec.name) for name in spec.names)
+    return tuple(_service_manifest(spec, name, group=spec.name, home=home) for name in spec.names)
 
 
 def sentinel(spec: ServiceSpec) -> ServiceSpec:
@@ -55,14 +53,15 @@ def sentinel(spec: ServiceSpec) -> ServiceSpec:
     return ServiceSpec(name=f"{spec.name}-sentinel", endpoints=SENTINEL_ENDPOINTS, mode="endpointslices")
 
 
-def sentinel_calls(spec: ServiceSpec) -> Iterator[Call]:
+def sentinel_calls(spec: ServiceSpec, *, home: Home = OWN_CLUSTER) -> Iterator[Call]:
     """The requests that create the sentinel of a headless Service."""
     one = sentinel(spec)
-    yield from slice_calls(one, group=spec.name)
-    yield Call("POST", SERVICES_PATH, msgspec.json.encode(_service_manifest(one, one.name, group=spec.name)))
+    yield from slice_calls(one, group=spec.name, home=home)
+    body = _service_manifest(one, one.name, group=spec.name, home=home)
+    yield Call("POST", home.services_path, msgspec.json.encode(body))
 
 
-def _service_manifest(spec: ServiceSpec, name: str, *, group: str) -> dict[str, Any]:
+def _service_manifest(spec: ServiceSpec, name: str, *, group: str, home: Home) -> dict[str, Any]:
     """One Service; without selector in ``endpointslices`` mode.
 
     The EndpointSlice controller copies a Service's labels to its slices.
@@ -73,7 +72,7 @@ def _service_manifest(spec: ServiceSpec, name: str, *, group: str) -> dict[str, 
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "labels": {GROUP_LABEL: group}},
+        "metadata": {"name": name, "labels": {**home.labels, GROUP_LABEL: group}},
         "spec": {
             "ports": [
                 {"name": port_name(port), "port": port, "targetPort": port, "protocol": spec.protocol}
@@ -89,16 +88,17 @@ def _service_manifest(spec: ServiceSpec, name: str, *, group: str) -> dict[str, 
     }
 
 
-def many_services_calls(spec: ManyServicesSpec) -> Iterator[Call]:
+def many_services_calls(spec: ManyServicesSpec, *, home: Home = OWN_CLUSTER) -> Iterator[Call]:
     """The requests that create many small Services, each after its slices."""
     for number, name in enumerate(spec.names):
         one = ServiceSpec(name=name, endpoints=spec.endpoints_each, mode=spec.mode, ports=spec.ports)
         first = number * spec.endpoints_each
-        yield from slice_calls(one, group=spec.name, first_index=first)
-        yield Call("POST", SERVICES_PATH, msgspec.json.encode(_service_manifest(one, name, group=spec.name)))
+        yield from slice_calls(one, group=spec.name, first_index=first, home=home)
+        body = _service_manifest(one, name, group=spec.name, home=home)
+        yield Call("POST", home.services_path, msgspec.json.encode(body))
 
 
-def daemonset_manifest(spec: ServiceSpec) -> dict[str, Any]:
+def daemonset_manifest(spec: ServiceSpec, *, home: Home = OWN_CLUSTER) -> dict[str, Any]:
     """A DaemonSet on the fakes with an index below ``spec.endpoints``.
 
     ``OnDelete``, because another number of endpoints changes the template, and the pods that stay must not be
@@ -111,12 +111,12 @@ def daemonset_manifest(spec: ServiceSpec) -> dict[str, Any]:
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": {"name": spec.workload},
+        "metadata": {"name": spec.workload, "labels": dict(home.labels)},
         "spec": {
             "selector": {"matchLabels": {"app": spec.workload}},
             "updateStrategy": {"type": "OnDelete"},
             "template": {
-                "metadata": {"labels": {"app": spec.workload}},
+                "metadata": {"labels": {**home.labels, "app": spec.workload}},
                 "spec": _pod_spec(spec, {"matchExpressions": expressions}),
             },
         },
@@ -126,7 +126,9 @@ def daemonset_manifest(spec: ServiceSpec) -> dict[str, Any]:
 def pod_calls(spec: ServiceSpec, *, daemonset_uid: str, indexes: Iterable[int]) -> Iterator[Call]:
     """The requests that create the DaemonSet's pods on the fakes with these indexes."""
     for index in indexes:
-        yield Call("POST", PODS_PATH, msgspec.json.encode(_pod_manifest(spec, daemonset_uid, index)))
+        yield Call(
+            "POST", OWN_CLUSTER.pods_path, msgspec.json.encode(_pod_manifest(spec, daemonset_uid, index))
+        )
 
 
 def pod_status_calls(spec: ServiceSpec, *, daemonset_uid: str, indexes: Iterable[int]) -> Iterator[Call]:
@@ -134,14 +136,18 @@ def pod_status_calls(spec: ServiceSpec, *, daemonset_uid: str, indexes: Iterable
     for index in indexes:
         pod = _pod_manifest(spec, daemonset_uid, index)
         body = {"metadata": pod["metadata"], "status": _ready_status(pod["spec"], node_address(index))}
-        yield Call("PUT", f"{PODS_PATH}/{pod_name(spec, index)}/status", msgspec.json.encode(body))
+        yield Call(
+            "PUT", f"{OWN_CLUSTER.pods_path}/{pod_name(spec, index)}/status", msgspec.json.encode(body)
+        )
 
 
 def pod_name(spec: ServiceSpec, index: int) -> str:
     return f"{spec.workload}-{index:06d}"
 
 
-def slice_calls(spec: ServiceSpec, *, group: str | None = None, first_index: int = 0) -> Iterator[Call]:
+def slice_calls(
+    spec: ServiceSpec, *, group: str | None = None, first_index: int = 0, home: Home = OWN_CLUSTER
+) -> Iterator[Call]:
     """The requests that create the EndpointSlices of every Service, on fakes from ``first_index`` on.
 
     They are labelled as the group's, by default the Service's own.
@@ -150,17 +156,19 @@ def slice_calls(spec: ServiceSpec, *, group: str | None = None, first_index: int
     for name, family in product(spec.names, families(spec)):
         for first in range(first_index, end, SLICE_ENDPOINTS_MAX):
             indexes = range(first, min(first + SLICE_ENDPOINTS_MAX, end))
-            body = _slice_manifest(spec, name, family, indexes, group=group or spec.name)
-            yield Call("POST", SLICES_PATH, msgspec.json.encode(body))
+            body = _slice_manifest(spec, name, family, indexes, group=group or spec.name, home=home)
+            yield Call("POST", home.slices_path, msgspec.json.encode(body))
 
 
-def replacement_calls(spec: ServiceSpec, replaced: Set[int], indexes: Iterable[int]) -> Iterator[Call]:
+def replacement_calls(
+    spec: ServiceSpec, replaced: Set[int], indexes: Iterable[int], *, home: Home = OWN_CLUSTER
+) -> Iterator[Call]:
     """The requests that change the slices of ``indexes``; those in ``replaced`` have their second address."""
     for first in sorted({index - index % SLICE_ENDPOINTS_MAX for index in indexes}):
         part = range(first, min(first + SLICE_ENDPOINTS_MAX, spec.endpoints))
         for name, family in product(spec.names, families(spec)):
-            body = _slice_manifest(spec, name, family, part, group=spec.name, replaced=replaced)
-            yield Call("PUT", f"{SLICES_PATH}/{body['metadata']['name']}", msgspec.json.encode(body))
+            body = _slice_manifest(spec, name, family, part, group=spec.name, home=home, replaced=replaced)
+            yield Call("PUT", f"{home.slices_path}/{body['metadata']['name']}", msgspec.json.encode(body))
 
 
 def families(spec: ServiceSpec) -> tuple[Family, ...]:
@@ -255,6 +263,7 @@ def _slice_manifest(
     indexes: range,
     *,
     group: str,
+    home: Home,
     replaced: Set[int] = frozenset(),
 ) -> dict[str, Any]:
     """A slice as the EndpointSlice controller would write it, but for its manager.
@@ -270,6 +279,7 @@ def _slice_manifest(
         "metadata": {
             "name": f"{name}-{indexes.start:06d}{suffix}",
             "labels": {
+                **home.labels,
                 "kubernetes.io/service-name": name,
                 MANAGED_BY_LABEL: MANAGED_BY,
                 GROUP_LABEL: group,

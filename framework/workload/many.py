@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from framework.cluster import ApiEndpoint, run_bulk
+from framework.cluster import OWN_CLUSTER, ApiEndpoint, Home, run_bulk
 from framework.lazy import LazyModule
 from framework.spec import ManyServicesSpec
-from framework.workload.manifests import NAMESPACE, many_services_calls
+from framework.workload.manifests import many_services_calls
 from framework.workload.withdraw import withdraw_group
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ else:
 class ManyServices:
     """Many Services with the face of one; ``apply`` them, ``withdraw`` them."""
 
-    def __init__(self, spec: ManyServicesSpec, endpoint: ApiEndpoint) -> None:
+    def __init__(self, spec: ManyServicesSpec, endpoint: ApiEndpoint, *, home: Home = OWN_CLUSTER) -> None:
         self.spec = spec
+        self._home = home
         self._endpoint = endpoint
         self.cluster_ip: str | None = None
         """The address of the first; None before they are applied."""
@@ -35,7 +36,7 @@ class ManyServices:
     @property
     def full_names(self) -> frozenset[str]:
         """``namespace/name`` of each, as kube-proxy names them in its rules."""
-        return frozenset(f"{NAMESPACE}/{name}" for name in self.spec.names)
+        return frozenset(f"{self._home.namespace}/{name}" for name in self.spec.names)
 
     @property
     def is_applied(self) -> bool:
@@ -55,7 +56,7 @@ class ManyServices:
         """Create all; gives the moment before the first (CLOCK_BOOTTIME, seconds). What is there stays."""
         if self._applied_s is None:
             self._applied_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-            run_bulk(lambda bulk: bulk.each(many_services_calls(self.spec)), self._endpoint)
+            run_bulk(lambda bulk: bulk.each(many_services_calls(self.spec, home=self._home)), self._endpoint)
             self._written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
             self.cluster_ip = self._first_address()
         return self._applied_s
@@ -67,12 +68,12 @@ class ManyServices:
     def _first_address(self) -> str:
         with self._endpoint.client() as client:
             core = kubernetes.client.CoreV1Api(client)
-            return str(core.read_namespaced_service(self.spec.names[0], NAMESPACE).spec.cluster_ip)
+            return str(core.read_namespaced_service(self.spec.names[0], self._home.namespace).spec.cluster_ip)
 
     def withdraw(self) -> None:
         """Delete all with their slices."""
         self._applied_s = None
-        withdraw_group(self.spec.name, self._endpoint)
+        withdraw_group(self.spec.name, self._endpoint, home=self._home)
         self._written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def close(self) -> None:

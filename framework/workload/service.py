@@ -29,16 +29,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from framework.cluster import ApiEndpoint, Bulk, run_bulk
+from framework.cluster import OWN_CLUSTER, ApiEndpoint, Bulk, Home, run_bulk
 from framework.errors import BadInputError, KilonodeError
 from framework.lazy import LazyModule
 from framework.outcome import Record
 from framework.spec import ServiceSpec
 from framework.wait import wait_until
 from framework.workload.manifests import (
-    NAMESPACE,
-    PODS_PATH,
-    SLICES_PATH,
     daemonset_manifest,
     endpoint_address,
     families,
@@ -111,11 +108,13 @@ class DaemonSetService:
         spec: ServiceSpec,
         endpoint: ApiEndpoint,
         *,
-        loading_pods: Callable[[], AbstractContextManager[int]],
+        loading_pods: Callable[[], AbstractContextManager[int]] | None,
+        home: Home = OWN_CLUSTER,
     ) -> None:
         """``loading_pods`` surrounds the creation of adopted pods, keeps controllers away meanwhile, and says
-        how many requests may be under way."""
+        how many requests may be under way; None where controllers can't be kept away."""
         self.spec = spec
+        self._home = home
         self._loading_pods = loading_pods
         self._endpoint = endpoint
         self._client = endpoint.client()
@@ -133,13 +132,13 @@ class DaemonSetService:
     @property
     def full_name(self) -> str:
         """``namespace/name``, as kube-proxy names it in its rules."""
-        return f"{NAMESPACE}/{self.spec.name}"
+        return f"{self._home.namespace}/{self.spec.name}"
 
     @property
     def full_names(self) -> frozenset[str]:
         """Of every Service that a listing is to be searched for, a headless one's sentinel included."""
         names = (*self.spec.names, *((sentinel(self.spec).name,) if self.spec.headless else ()))
-        return frozenset(f"{NAMESPACE}/{name}" for name in names)
+        return frozenset(f"{self._home.namespace}/{name}" for name in names)
 
     def prepare(self, on_done: Callable[[int], object] = int) -> None:
         """Have the pods Ready, where the mode has any. ``on_done`` hears how many are; an adopted
@@ -150,6 +149,12 @@ class DaemonSetService:
         if self.spec.mode == "endpointslices":
             return
         if self.spec.mode == "adopted":
+            if self._loading_pods is None:
+                raise BadInputError(
+                    "pods can't be adopted in a cluster whose DaemonSet controller can't be paused",
+                    where="mode",
+                    remedy="give native or endpointslices",
+                )
             with self._loading_pods() as parallelism:
                 self._put_service_account()
                 self._load_pods(self._put_daemonset(), on_done, parallelism)
@@ -224,7 +229,7 @@ class DaemonSetService:
         self._replaced ^= chosen
         self._moved |= chosen
         self._pairs = None
-        calls = replacement_calls(self.spec, self._replaced, chosen)
+        calls = replacement_calls(self.spec, self._replaced, chosen, home=self._home)
         begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         run_bulk(lambda bulk: bulk.each(calls), self._endpoint)
         self._written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -240,7 +245,7 @@ class DaemonSetService:
             return self._written_s
 
         async def read(bulk: Bulk) -> datetime:
-            pages = bulk.pages(SLICES_PATH, _Slice, selector=self._slice_selector)
+            pages = bulk.pages(self._home.slices_path, _Slice, selector=self._slice_selector)
             return max([one.written_utc async for page in pages for one in page], default=_NEVER)
 
         written_utc: datetime = run_bulk(read, self._endpoint)
@@ -248,13 +253,16 @@ class DaemonSetService:
         return max(self._written_s, time.clock_gettime(time.CLOCK_BOOTTIME) - age_s)
 
     def _create(self) -> None:
-        made = [self._core.create_namespaced_service(NAMESPACE, one) for one in service_manifests(self.spec)]
+        made = [
+            self._core.create_namespaced_service(self._home.namespace, one)
+            for one in service_manifests(self.spec, home=self._home)
+        ]
         self.cluster_ip = None if self.spec.headless else str(made[0].spec.cluster_ip)
         if self.spec.mode == "endpointslices":
-            run_bulk(lambda bulk: bulk.each(slice_calls(self.spec)), self._endpoint)
+            run_bulk(lambda bulk: bulk.each(slice_calls(self.spec, home=self._home)), self._endpoint)
         if self.spec.headless:
             self.wait_for_endpoints()
-            run_bulk(lambda bulk: bulk.each(sentinel_calls(self.spec)), self._endpoint)
+            run_bulk(lambda bulk: bulk.each(sentinel_calls(self.spec, home=self._home)), self._endpoint)
 
     def wait_for_endpoints(self) -> Endpoints:
         """Wait until the API server holds exactly the asked endpoints, all Ready and distinct."""
@@ -282,7 +290,7 @@ class DaemonSetService:
         async def read(bulk: Bulk) -> Endpoints:
             slices = ready = 0
             addresses: set[str] = set()
-            async for page in bulk.pages(SLICES_PATH, _Slice, selector=self._slice_selector):
+            async for page in bulk.pages(self._home.slices_path, _Slice, selector=self._slice_selector):
                 slices += len(page)
                 for entry in (entry for piece in page for entry in piece.endpoints or ()):
                     ready += entry.conditions.ready is not False
@@ -302,13 +310,15 @@ class DaemonSetService:
         self._replaced.clear()
         self._moved.clear()
         self._pairs = None
-        withdraw_group(self.spec.name, self._endpoint)
+        withdraw_group(self.spec.name, self._endpoint, home=self._home)
         self._written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def delete(self) -> None:
         """Delete everything; the pods go with the DaemonSet, by the garbage collector."""
         self.withdraw()
-        self._ignore_missing(self._apps.delete_namespaced_daemon_set, self.spec.workload, NAMESPACE)
+        self._ignore_missing(
+            self._apps.delete_namespaced_daemon_set, self.spec.workload, self._home.namespace
+        )
 
     def close(self) -> None:
         """Close the client; what it made stays."""
@@ -316,19 +326,21 @@ class DaemonSetService:
 
     def _put_daemonset(self) -> str:
         """Create the DaemonSet, or change it to this spec; gives its uid."""
-        body = daemonset_manifest(self.spec)
+        body = daemonset_manifest(self.spec, home=self._home)
         try:
-            made = self._apps.create_namespaced_daemon_set(NAMESPACE, body)
+            made = self._apps.create_namespaced_daemon_set(self._home.namespace, body)
         except kubernetes.client.ApiException as error:
             if error.status != 409:
                 raise
-            made = self._apps.patch_namespaced_daemon_set(self.spec.workload, NAMESPACE, body)
+            made = self._apps.patch_namespaced_daemon_set(self.spec.workload, self._home.namespace, body)
         return str(made.metadata.uid)
 
     def _put_service_account(self) -> None:
         """The API server takes no pod without it; the controllers make it, where they run already."""
         try:
-            self._core.create_namespaced_service_account(NAMESPACE, {"metadata": {"name": "default"}})
+            self._core.create_namespaced_service_account(
+                self._home.namespace, {"metadata": {"name": "default"}}
+            )
         except kubernetes.client.ApiException as error:
             if error.status != 409:
                 raise
@@ -338,7 +350,7 @@ class DaemonSetService:
         wanted = {pod_name(self.spec, index): index for index in range(self.spec.endpoints)}
 
         async def load(bulk: Bulk) -> None:
-            rows = bulk.rows(PODS_PATH, ("Name", "Status"), selector=f"app={self.spec.workload}")
+            rows = bulk.rows(self._home.pods_path, ("Name", "Status"), selector=f"app={self.spec.workload}")
             status = {name: status async for page in rows for name, status in page}
             missing = [index for name, index in wanted.items() if name not in status]
             unready = [index for name, index in wanted.items() if status.get(name) != "Running"]
@@ -362,7 +374,7 @@ class DaemonSetService:
 
         def settled() -> bool | None:
             nonlocal best, progress_at_s
-            daemonset = self._apps.read_namespaced_daemon_set_status(self.spec.workload, NAMESPACE)
+            daemonset = self._apps.read_namespaced_daemon_set_status(self.spec.workload, self._home.namespace)
             status = daemonset.status
             ready = int(status.number_ready or 0)
             if ready != best:

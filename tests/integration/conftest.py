@@ -18,13 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
+import platformdirs
 import pytest
 
 from framework.binaries import Binaries
-from framework.cluster import EmbeddedCluster
+from framework.cluster import HOST_PROGRAMS, EmbeddedCluster
+from framework.cluster.kind import node_image
+from framework.containers import DOCKER_HOST_ENV, Engine, find_engine
+from framework.errors import MissingRequirementError
 from framework.fleet import Fleet
-from framework.ledger import STATE_ENV, Ledger, clean
+from framework.ledger import STATE_ENV, Ledger, clean, private_socket
 from framework.preflight import require_machine
+from framework.private_docker import start_private_docker
 from framework.realnode import CopyPool, HostNode
 from framework.signals import ended_as_by_ctrl_c
 from framework.spec import RealNodeSpec
@@ -62,6 +67,25 @@ def live_state() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def binaries() -> Binaries:
     return Binaries()
+
+
+@pytest.fixture(scope="session")
+def kind_engine(live_state: Path, binaries: Binaries) -> Iterator[Engine]:
+    """A container engine with a node image: the machine's own, its user's private one, or one for the tests.
+
+    What tests start uses it too.
+    """
+    with pytest.MonkeyPatch.context() as patch, ended_as_by_ctrl_c():
+        try:
+            engine = find_engine(private_socket(platformdirs.user_state_path("kilonode")))
+        except MissingRequirementError:
+            engine = start_private_docker(live_state)
+        if engine.host:
+            patch.setenv(DOCKER_HOST_ENV, engine.host)
+        binaries.ensure_all([binaries.request(name) for name in HOST_PROGRAMS])
+        node_image(engine, binaries, lambda step: None)
+        yield engine
+        assert clean(live_state, include_kept=True)[1] == ()
 
 
 @pytest.fixture(scope="session")
@@ -155,23 +179,28 @@ class Story:
 
 @pytest.fixture
 def tell(tmp_path: Path, live_state: Path) -> Iterator[Callable[..., Story]]:
-    """``tell(source, *options)`` starts pytest on a test file with that source."""
+    """``tell(source, *options)`` starts pytest on a test file with that source.
+
+    Stories that are told at once need names of their own.
+    """
     with ExitStack() as stack:
 
-        def start(source: str, *options: str) -> Story:
-            (tmp_path / "test_story.py").write_text(source)
-            (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-            output = stack.enter_context((tmp_path / "output.txt").open("wb"))
+        def start(source: str, *options: str, name: str = "story") -> Story:
+            folder = tmp_path / name
+            folder.mkdir(exist_ok=True)
+            (folder / "test_story.py").write_text(source)
+            (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+            output = stack.enter_context((folder / "output.txt").open("wb"))
             process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
-                cwd=tmp_path,
+                cwd=folder,
                 env={**os.environ, STATE_ENV: str(live_state)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
             stack.callback(_put_down, process)
-            return Story(tmp_path, process)
+            return Story(folder, process)
 
         yield start
 

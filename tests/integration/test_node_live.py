@@ -13,11 +13,11 @@ import yaml
 
 from framework import network
 from framework.binaries import Binaries
-from framework.cluster import EmbeddedCluster
+from framework.cluster import KUBELET_SYSCTLS, EmbeddedCluster
 from framework.fleet import LEASE_NAMESPACE
 from framework.ledger import Ledger
 from framework.process import inside, run
-from framework.realnode import HOST_SYSCTLS, CopyPool, HostNode
+from framework.realnode import CopyPool, HostNode
 from framework.spec import Ballast, RealNodeSpec
 from framework.units import MIB
 from framework.wait import wait_until
@@ -36,7 +36,7 @@ SMALL = RealNodeSpec(
 
 
 def sysctls() -> dict[str, str]:
-    return {key: Path("/proc/sys", key).read_text().strip() for key in HOST_SYSCTLS}
+    return {key: Path("/proc/sys", key).read_text().strip() for key in KUBELET_SYSCTLS}
 
 
 def lease_of(cluster: EmbeddedCluster, node: str) -> Any:

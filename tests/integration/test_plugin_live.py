@@ -67,6 +67,7 @@ def test_a_measurement_that_passes(measure: Callable[[str], Story]) -> None:
     assert {(end.comm, end.exit_code, end.source) for end in loads} == {("nft", 0, "exit_record")}
     assert outcome.nft_bytes_peak is not None
     assert outcome.nft_bytes_peak.value <= max(end.memory_bytes_peak for end in loads)
+    assert evidence.cgroup is not None
     assert 0 < evidence.cgroup.baseline.charged_bytes <= evidence.cgroup.charged_bytes_peak.value
     under_load = [sample for sample in evidence.status if sample.at_s >= evidence.workload_applied_at_s]
     assert {sample.ready for sample in under_load} == {"True"}

@@ -150,6 +150,7 @@ class TestTheArticles:
     def test_the_weakest_fail_first_or_they_don_t(self) -> None:
         def node(limit_bytes: int, killed_at_s: float | None) -> RunResult:
             evidence = an_evidence() if killed_at_s is None else a_killed_evidence()
+            assert evidence.cgroup is not None
             cgroup = msgspec.structs.replace(evidence.cgroup, limit_bytes=limit_bytes)
             kills = tuple(
                 msgspec.structs.replace(kill, at_s=killed_at_s or 0.0) for kill in evidence.oom_kills

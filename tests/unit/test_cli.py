@@ -141,7 +141,10 @@ class TestSetup:
     ) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         assert kilonode("setup") == cli.EXIT_MISSING
-        assert "apt-get install nftables containerd runc iproute2 util-linux;" in capsys.readouterr().err
+        assert (
+            "apt-get install nftables containerd runc iproute2 util-linux iptables;"
+            in capsys.readouterr().err
+        )
 
     def test_as_root_it_refreshes_the_lists_only_when_it_must(
         self,

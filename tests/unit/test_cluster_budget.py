@@ -44,6 +44,7 @@ def test_a_slow_machine_gives_renewals_more_of_itself_before_the_grace_period_gr
 ):
     slow = lease_budget(100_000, RenewalCost(cpu_s=0.003, cpus=2))
     assert slow.grace_s == 480
+    assert slow.cpu_share is not None
     assert 0.4 < slow.cpu_share < 0.8
 
 
@@ -58,6 +59,7 @@ def test_fleets_that_kwok_serves_alike_are_told_from_others() -> None:
 def test_renewals_fit_the_machine_and_healthy_nodes_stay_ready(nodes: int, cost: RenewalCost) -> None:
     budget = lease_budget(nodes, cost)
     assert budget.renewals_per_s <= 0.8 * cost.per_s_max * (1 + 1e-9)
+    assert budget.cpu_share is not None
     assert budget.renewals_per_s == pytest.approx(budget.cpu_share * cost.per_s_max)
     assert budget.grace_s >= 1.5 * budget.interval_s
     assert budget.lease_s >= 40

@@ -31,8 +31,8 @@ def test_every_pytest_option_exists(pytestconfig: pytest.Config) -> None:
 
 
 def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = set(re.findall(r"(?:`|^    )make ([a-z]+)", TEXT, re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"(?:`|^    )make ([a-z-]+)", TEXT, re.M))
     assert named >= {"scenario", "test"}
     assert named <= targets
 

@@ -22,6 +22,7 @@ class FakeCluster:
 
     version = "1.37.2"
     endpoint = None
+    etcd_data: Path | None = Path("etcd")
     renewal_cost = RenewalCost(cpu_s=0.002, cpus=2)
 
     def __init__(self) -> None:
@@ -70,11 +71,15 @@ class FakeFleet:
         self.cluster.asked.append(f"load {nodes}")
         self.size = nodes
 
-    def free_leases(self) -> None:
-        self.cluster.asked.append("free leases")
+    def free_leases(self, nodes: int) -> None:
+        self.cluster.asked.append(f"free {nodes} leases")
 
-    def verify(self) -> None:
+    def verify(self, *, held: bool = True) -> None:
         self.cluster.asked.append("verify")
+
+    def shrink_to(self, nodes: int) -> None:
+        self.cluster.asked.append(f"shrink to {nodes}")
+        self.size = nodes
 
     def wait_until_held(self, on_done: Callable[[int], object]) -> None:
         self.cluster.asked.append("held")
@@ -83,16 +88,14 @@ class FakeFleet:
 class World:
     """A ground on fakes; ``snapshot`` is what the store finds."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cluster = FakeCluster()
         self.snapshot: Any = None
         self.refused = False
         self.phases: list[tuple[str, str]] = []
         self.forgotten = 0
         names = {
-            "EmbeddedCluster": SimpleNamespace(start=self._start),
             "Fleet": lambda endpoint, *, kubelet_version: FakeFleet(self.cluster),
-            "Snapshots": SimpleNamespace(below=lambda root: SimpleNamespace(find=lambda key: self.snapshot)),
             "snapshot_key": lambda cluster, nodes: nodes,
             "register": self._register,
             "restore": self._restore,
@@ -101,14 +104,15 @@ class World:
             monkeypatch.setattr(f"framework.ground.{name}", fake)
         monkeypatch.setattr(guard, "memory_available_bytes", lambda *_: 20 << 30)
         self.ground = Ground(
-            None,  # type: ignore[arg-type]
-            SimpleNamespace(root=folder),  # type: ignore[arg-type]
+            "embedded",
+            self._start,  # type: ignore[arg-type]
+            SimpleNamespace(find=lambda key: self.snapshot),  # type: ignore[arg-type]
             step=self._step,
             advance=lambda phase, done: None,
             on_new=self._on_new,
         )
 
-    def _start(self, ledger: object, binaries: object) -> FakeCluster:
+    def _start(self) -> FakeCluster:
         self.cluster.control(lease_budget(1, self.cluster.renewal_cost))
         return self.cluster
 
@@ -131,8 +135,8 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
-    return World(monkeypatch, tmp_path)
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
 
 
 def a_snapshot(nodes: int) -> Any:
@@ -176,10 +180,39 @@ def test_nothing_is_thrown_away_under_a_real_node(world: World) -> None:
     assert world.cluster.asked[-5:] == [
         "stop controllers",
         "load 10000",
-        "free leases",
+        "free 100 leases",
         "control 10000",
         "verify",
     ]
+
+
+def test_without_snapshots_a_large_one_is_registered_without_controllers_and_settles_later(
+    world: World,
+) -> None:
+    world.cluster.etcd_data = None
+    world.ground.grow_to(100, in_use=False)
+    world.ground.grow_to(10_000, in_use=False)
+    world.ground.settle()
+    assert world.cluster.asked[-8:] == [
+        "stop controllers",
+        "load 10000",
+        "free 100 leases",
+        "verify",
+        "plan 10000",
+        "kwok",
+        "held",
+        "control 10000",
+    ]
+    assert world.forgotten == 0
+
+
+def test_and_shrinks_by_deletion(world: World) -> None:
+    world.cluster.etcd_data = None
+    world.ground.set_to(100, in_use=False)
+    world.ground.set_to(10, in_use=False)
+    assert world.cluster.asked[-1] == "shrink to 10"
+    assert world.ground.fleet.size == 10
+    assert world.forgotten == 0
 
 
 def test_a_fleet_settles_once_after_it_came_as_a_whole(world: World) -> None:

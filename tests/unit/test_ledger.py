@@ -14,8 +14,11 @@ from framework import ledger as module
 from framework.errors import BadInputError, KilonodeError
 from framework.ledger import (
     STATE_ENV,
+    EngineData,
+    File,
     Folder,
     Ledger,
+    MountPoint,
     Process,
     Sysctl,
     all_runs,
@@ -136,6 +139,26 @@ class TestOneRun:
         assert not Path(removable.path).exists()
         assert read_things(ledger.folder / "ledger.jsonl") == (removable, stuck)
 
+    def test_a_file_goes_and_so_does_a_link_that_leads_nowhere(self, ledger: Ledger, tmp_path: Path) -> None:
+        for name in ("file", "link", "never-made"):
+            ledger.record(File(str(tmp_path / name)))
+        (tmp_path / "file").touch()
+        (tmp_path / "link").symlink_to("nowhere")
+        assert ledger.finish() == ()
+        assert not os.path.lexists(tmp_path / "file")
+        assert not os.path.lexists(tmp_path / "link")
+
+    def test_a_mount_point_goes_unless_somebody_uses_it_meanwhile(
+        self, ledger: Ledger, tmp_path: Path
+    ) -> None:
+        for name in ("empty", "used", "never-made"):
+            ledger.record(MountPoint(str(tmp_path / name)))
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "used" / "by-others").mkdir(parents=True)
+        assert ledger.finish() == ()
+        assert not (tmp_path / "empty").exists()
+        assert (tmp_path / "used" / "by-others").is_dir()
+
     def test_a_process_is_killed_but_not_a_stranger_with_its_pid(self, ledger: Ledger) -> None:
         with subprocess.Popen(["sleep", "60"]) as mine, subprocess.Popen(["sleep", "60"]) as stranger:
             ticks = start_ticks_of(mine.pid)
@@ -199,6 +222,14 @@ class TestCleaning:
         assert process.returncode == 0
         assert cleanings > 10
 
+    def test_an_engine_goes_before_the_runs_that_have_containers_in_it(self, tmp_path: Path) -> None:
+        begun = [Ledger.begin(tmp_path) for _ in range(5)]
+        engine = begun[2]
+        engine.record(EngineData(str(tmp_path / "docker")))
+        for run in begun:
+            run.keep()
+        assert clean(tmp_path, include_kept=True)[0][0] == engine.run_id
+
     def test_nothing_to_clean(self, tmp_path: Path) -> None:
         assert clean(tmp_path, include_kept=True) == ((), ())
 
@@ -212,6 +243,19 @@ class TestSysctls:
         (sysctls / "kernel/panic").write_text("10\n")
         assert ledger.finish() == ()
         assert (sysctls / "kernel/panic").read_text() == "1"
+
+    @pytest.mark.parametrize(("least", "found"), [(5, "5"), (1, "1\n"), (0, "1\n")])
+    def test_are_raised_where_they_are_lower(
+        self, ledger: Ledger, sysctls: Path, least: int, found: str
+    ) -> None:
+        panic = sysctls / "kernel/panic"
+        before = panic.read_text()
+        assert before == "1\n"
+        ledger.raise_sysctl("kernel/panic", least)
+        ledger.raise_sysctl("kernel/no-such-thing", least)
+        assert panic.read_text() == found
+        assert ledger.finish() == ()
+        assert panic.read_text().strip() == before.strip()
 
     def test_are_handed_on_and_restored_by_the_last(self, tmp_path: Path, sysctls: Path) -> None:
         overcommit = sysctls / "vm/overcommit_memory"

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framework.observe.kube_proxy import (
+    ContainerText,
+    FileText,
     ProxyLog,
     SyncDurations,
     SyncParser,
@@ -191,13 +193,44 @@ def test_what_is_no_duration(text: str | None) -> None:
 
 def test_a_log_file_that_grows(tmp_path: Path) -> None:
     path = tmp_path / "kube-proxy.log"
-    log = ProxyLog(path, ZERO)
+    log = ProxyLog(FileText(path), ZERO)
     assert log.syncs() == ()
     data = (FAILED + MULTI_LINE).encode()
     for end in range(0, len(data), 97):
         path.write_bytes(data[:end])
         log.syncs()
     path.write_bytes(data)
+    assert log.syncs() == syncs(FAILED + MULTI_LINE)
+
+
+STAMP = "2026-11-26T18:00:00.000000001Z"
+
+
+def as_container(text: str, *, part_chars: int) -> bytes:
+    """``text`` as a container runtime writes it, whose buffer holds ``part_chars`` of a line."""
+    lines = []
+    for line in text.splitlines():
+        parts = [line[at : at + part_chars] for at in range(0, max(1, len(line)), part_chars)]
+        tags = ["P"] * (len(parts) - 1) + ["F"]
+        lines += [
+            f"2026-11-26T18:00:00.000000001Z stderr {tag} {part}\n"
+            for tag, part in zip(tags, parts, strict=True)
+        ]
+    return "".join(lines).encode()
+
+
+@pytest.mark.parametrize("part_chars", [9, 1000])
+def test_a_containers_log_in_parts_and_files(tmp_path: Path, part_chars: int) -> None:
+    log = ProxyLog(ContainerText(tmp_path, "kube-system_proxy_*/kube-proxy/*.log"), ZERO)
+    assert log.syncs() == ()
+    folder = tmp_path / "kube-system_proxy_1a2b" / "kube-proxy"
+    folder.mkdir(parents=True)
+    first = as_container(FAILED, part_chars=part_chars)
+    (folder / "0.log").write_bytes(first[:-200])
+    log.syncs()
+    (folder / "0.log").write_bytes(first)
+    log.syncs()
+    (folder / "1.log").write_bytes(as_container(MULTI_LINE, part_chars=part_chars))
     assert log.syncs() == syncs(FAILED + MULTI_LINE)
 
 

@@ -191,11 +191,21 @@ class TestIds:
 class TestWhatThisMachineLacks:
     def test_is_a_skip_with_the_remedy(self, pytester: pytest.Pytester) -> None:
         pytester.makepyfile(LACKS)
-        result = run_pytest(pytester, "-rs")
+        result = run_pytest(pytester)
         result.assert_outcomes(skipped=2)
         assert result.ret == pytest.ExitCode.OK
         text = "there is no KVM here (/dev/kvm). Remedy: use another machine"
         assert text in " ".join(" ".join(result.outlines).split())
+
+    def test_is_told_of_a_test_that_names_no_cell(self, pytester: pytest.Pytester, fakes: Fakes) -> None:
+        pytester.makepyfile(
+            "from framework import MissingRequirementError\n"
+            "def test_mine(lab):\n"
+            "    raise MissingRequirementError('no docker answers', remedy='start it')\n"
+        )
+        result = run_pytest(pytester)
+        result.stdout.fnmatch_lines(["skipped test_mine: no docker answers. Remedy: start it"])
+        result.stdout.no_fnmatch_line("*Not measured*")
 
     def test_is_a_failure_where_nothing_may_lack(self, pytester: pytest.Pytester) -> None:
         pytester.makepyfile(LACKS)

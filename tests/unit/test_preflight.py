@@ -9,7 +9,6 @@ import pytest
 
 from framework.errors import MissingRequirementError
 from framework.preflight import (
-    OPTIONAL_PACKAGES,
     PACKAGES,
     missing_packages,
     require_iptables,
@@ -20,7 +19,7 @@ from framework.preflight import (
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only folder on PATH, with everything that is needed."""
-    for program in PACKAGES | OPTIONAL_PACKAGES:
+    for program in PACKAGES:
         (tmp_path / program).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
@@ -34,27 +33,23 @@ def test_nothing_is_missing(programs: Path) -> None:
     assert missing_packages() == ()
 
 
-def test_what_only_some_nodes_need_is_installed_but_not_required(
-    programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    as_user(monkeypatch, 0)
-    (programs / "xtables-nft-multi").unlink()
-    assert missing_packages() == ("iptables",)
-    require_machine()
-
-
 def test_the_profiler_is_for_those_who_ask(programs: Path) -> None:
     assert missing_packages(profiler=True) == ("valgrind",)
     assert missing_packages() == ()
 
 
-class TestIptables:
-    def test_a_missing_program(self, programs: Path) -> None:
-        (programs / "xtables-nft-multi").unlink()
-        with pytest.raises(MissingRequirementError, match="needs the program xtables-nft-multi") as caught:
-            require_iptables()
-        assert "apt-get install iptables" in caught.value.remedy
+def test_names_of_protocols_are_a_package_too(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> int:
+        raise OSError(f"protocol not found: {name}")
 
+    as_user(monkeypatch, 0)
+    monkeypatch.setattr("socket.getprotobyname", unknown)
+    assert missing_packages() == ("netbase",)
+    with pytest.raises(MissingRequirementError, match=r"/etc/protocols.*apt-get install netbase"):
+        require_machine()
+
+
+class TestIptables:
     @pytest.mark.parametrize("exit_code", [0, 4])
     def test_a_kernel_that_refuses(self, programs: Path, exit_code: int) -> None:
         unshare = programs / "unshare"

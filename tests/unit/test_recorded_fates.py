@@ -60,7 +60,7 @@ def test_every_recording_is_tried() -> None:
 
 def test_the_weakest_failed_first() -> None:
     three = [outcome(f"100k-{size}gib-of-three") for size in (4, 2, 1)]
-    order = [failed.limit_bytes >> 30 for failed, _ in failure_order(three)]
+    order = [(failed.limit_bytes or 0) >> 30 for failed, _ in failure_order(three)]
     assert order[:2] == [1, 2]
     assert outcome("100k-4gib-of-three").victims == ()
 

@@ -14,7 +14,7 @@ from test_analysis_outcomes import a_killed_evidence, a_measure, an_evidence
 from test_report_run_folder import a_checked_result, a_result
 
 from framework.analysis import derive_outcome
-from framework.outcome import Evidence, Outcome, RunResult, Verdict
+from framework.outcome import Component, Evidence, Outcome, RunResult, Verdict
 from framework.report import ResultsTable, Row
 from framework.units import GIB
 
@@ -153,6 +153,18 @@ class TestResultsTable:
             "Unlike production: cgroup-v1.",
         ):
             assert text.count(words) == 1
+
+    def test_a_node_of_another_machine_has_a_kernel_of_its_own(self) -> None:
+        here = a_checked_result()
+        kernel = Component(name="kernel", version="6.1.0", source="node w1", toolchain="", sha256="")
+        environment = msgspec.structs.replace(
+            here.environment, components=(*here.environment.components, kernel)
+        )
+        text = drawn(
+            ResultsTable((msgspec.structs.replace(here, environment=environment),), FOLDER), width=200
+        )
+        assert "Node: kernel 6.1.0, nft 1.0.6, kubelet ?." in text
+        assert "Measured from another machine: kernel 6.18.0, cgroup v1" in text
 
     def test_a_measurement_that_was_not_checked(self) -> None:
         table = ResultsTable((a_checked_result(verdict=None, stage="measured"),), FOLDER)
