@@ -17,8 +17,9 @@ from benchmarks.model import Bench, Benchmark, Figure, timed
 from framework import process
 from framework.cluster import LOAD_PARALLELISM, LOADING, ApiEndpoint, Call, EmbeddedCluster, lease_budget
 from framework.fleet import Fleet
-from framework.fleet.fleet import LEASES_PATH, NODES_PATH
+from framework.fleet.fleet import NODES_PATH
 from framework.fleet.nodes import lease_body, node_body
+from framework.run_objects import LEASES_PATH
 
 NODES = 10_000
 KWOKCTL_NODES = 5_000

@@ -37,6 +37,9 @@ REQUEST_TIMEOUT_S: Final = 90.0
 """Beyond kube-apiserver's own minute, after which it gives up a deletion of many."""
 LOOK_INTERVAL_S: Final = 0.5
 PAGE_SIZE: Final = 500
+LEASE_NAMESPACE: Final = "kube-node-lease"
+LEASES_PATH: Final = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
+"""Of all nodes, real and fake."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ STEPS: Final[tuple[tuple[Kind, ...], ...]] = (
     (Kind("/apis/apps/v1/{namespace}/deployments"),),
     (Kind("/api/v1/{namespace}/pods"),),
     (Kind("/api/v1/nodes"),),
-    (Kind("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"),),
+    (Kind(LEASES_PATH),),
     (
         Kind("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"),
         Kind("/apis/rbac.authorization.k8s.io/v1/clusterroles"),

@@ -18,7 +18,6 @@ from framework.cluster import BULK_PARALLELISM, LOAD_PARALLELISM, ApiEndpoint, B
 from framework.fleet.nodes import (
     FAKE_PREFIX,
     FAKE_SELECTOR,
-    LEASE_NAMESPACE,
     OWN,
     Belonging,
     lease_body,
@@ -26,11 +25,11 @@ from framework.fleet.nodes import (
     node_name,
 )
 from framework.outcome import Record
+from framework.run_objects import LEASES_PATH
 from framework.spec import require_count
 from framework.wait import wait_until
 
 NODES_PATH: Final = "/api/v1/nodes"
-LEASES_PATH: Final = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
 LEASES_SEEN_AFTER_S: Final = 0.5
 """kwok that sees a node before its lease tries to create one, fails, and looks again only after an interval;
 so leases come first, with a little time for kwok's watch."""

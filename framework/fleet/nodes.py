@@ -21,10 +21,10 @@ from typing import Any, Final
 import msgspec
 
 from framework.cluster import PRODUCTION_LEASE_S
+from framework.run_objects import LEASE_NAMESPACE
 
 FAKE_SELECTOR: Final = "kwok.x-k8s.io/node=fake"
 INDEX_LABEL: Final = "kilonode.dev/index"
-LEASE_NAMESPACE: Final = "kube-node-lease"
 FAKE_RANGE: Final = ipaddress.IPv4Network("10.64.0.0/12")
 """A million addresses, apart from the service range 10.96.0.0/12 and from the node bridge."""
 ENDPOINTS_V6: Final = ipaddress.IPv6Network("fd00:10:64::/64")

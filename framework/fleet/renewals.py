@@ -24,9 +24,9 @@ from typing import Final
 import msgspec
 
 from framework.cluster import ApiEndpoint, Bulk, LeaseBudget, run_bulk
-from framework.fleet.fleet import LEASES_PATH
 from framework.fleet.nodes import FAKE_PREFIX
 from framework.outcome import Record
+from framework.run_objects import LEASES_PATH
 
 BUSY_S: Final = 60.0
 

@@ -17,11 +17,11 @@ import msgspec
 
 from framework.cluster import ApiEndpoint
 from framework.outcome import NodeStatusSample
+from framework.run_objects import LEASES_PATH
 from framework.ticker import Ticker
 
 STATUS_INTERVAL_S: Final = 1.0
 REQUEST_TIMEOUT_S: Final = 4.0
-_LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
 class _Condition(msgspec.Struct, rename="camel"):
@@ -83,7 +83,7 @@ class NodeStatusWatcher:
     def _tick(self) -> None:
         try:
             node = self._get(f"/api/v1/nodes/{self._node}")
-            lease = self._get(f"{_LEASES}/{self._node}")
+            lease = self._get(f"{LEASES_PATH}/{self._node}")
         except (OSError, http.client.HTTPException):
             self._disconnect()
             return

@@ -16,10 +16,11 @@ import pytest
 from framework import network
 from framework.binaries import Binaries
 from framework.cluster import Call, EmbeddedCluster, run_bulk
-from framework.fleet import LEASE_NAMESPACE, node_name
+from framework.fleet import node_name
 from framework.fleet.nodes import lease_body, node_body
 from framework.ledger import Ledger
 from framework.process import inside, run
+from framework.run_objects import LEASE_NAMESPACE, LEASES_PATH
 from framework.wait import wait_until
 
 START_S_MAX = 20.0
@@ -118,17 +119,16 @@ def strangers(cluster: EmbeddedCluster) -> Iterator[tuple[str, str]]:
     fake = msgspec.json.decode(node_body(FAR_INDEX, fleet=1, version=cluster.version, now=datetime.now(UTC)))
     fake["status"]["conditions"] = []
     lease = lease_body(FAR_INDEX, now=datetime.now(UTC))
-    leases = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
     stranger = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
     calls = [
         Call("POST", "/api/v1/nodes", msgspec.json.encode(stranger)),
-        Call("POST", leases, lease),
+        Call("POST", LEASES_PATH, lease),
         Call("POST", "/api/v1/nodes", msgspec.json.encode(fake)),
     ]
     run_bulk(lambda bulk: bulk.each(calls), cluster.endpoint, parallelism=1)
     yield name, node_name(FAR_INDEX)
     gone = [Call("DELETE", f"/api/v1/nodes/{node}") for node in (name, node_name(FAR_INDEX))]
-    gone.append(Call("DELETE", f"{leases}/{node_name(FAR_INDEX)}"))
+    gone.append(Call("DELETE", f"{LEASES_PATH}/{node_name(FAR_INDEX)}"))
     run_bulk(lambda bulk: bulk.each(gone), cluster.endpoint)
 
 

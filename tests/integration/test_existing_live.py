@@ -35,12 +35,12 @@ from framework.cluster import (
 from framework.containers import Engine
 from framework.errors import KilonodeError
 from framework.fleet import Belonging, Fleet, judge_renewals, watch_renewals
-from framework.fleet.fleet import LEASES_PATH
 from framework.lab import Lab, LabSettings
 from framework.ledger import STATE_ENV, Ledger
 from framework.measurement import Measurement, RealNode, Watch
 from framework.realnode import NODE_LABELS, existing_node
 from framework.report import PhaseDisplay, RunFolder
+from framework.run_objects import LEASES_PATH
 from framework.spec import EndpointMode, RealNodeSpec, ServiceSpec
 from framework.units import GIB, MIB
 from framework.wait import wait_until

@@ -11,7 +11,8 @@ import pytest
 
 from framework.cluster import Bulk, EmbeddedCluster, run_bulk
 from framework.fleet import FAKE_SELECTOR, Fleet, judge_renewals, watch_renewals
-from framework.fleet.fleet import LEASES_PATH, NODES_PATH
+from framework.fleet.fleet import NODES_PATH
+from framework.run_objects import LEASES_PATH
 from framework.wait import wait_until
 
 NODES = 200

@@ -14,10 +14,10 @@ import yaml
 from framework import network
 from framework.binaries import Binaries
 from framework.cluster import KUBELET_SYSCTLS, EmbeddedCluster
-from framework.fleet import LEASE_NAMESPACE
 from framework.ledger import Ledger
 from framework.process import inside, run
 from framework.realnode import CopyPool, HostNode
+from framework.run_objects import LEASE_NAMESPACE
 from framework.spec import Ballast, RealNodeSpec
 from framework.units import MIB
 from framework.wait import wait_until

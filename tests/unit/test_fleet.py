@@ -10,9 +10,10 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framework.fleet import FAKE_RANGE, FAKE_SELECTOR, INDEX_LABEL, LEASE_NAMESPACE, node_address, node_name
+from framework.fleet import FAKE_RANGE, FAKE_SELECTOR, INDEX_LABEL, node_address, node_name
 from framework.fleet.nodes import lease_body, node_body
 from framework.network import CLUSTER_RANGE
+from framework.run_objects import LEASE_NAMESPACE
 from framework.spec import NODES_MAX
 
 INDEXES = st.integers(0, NODES_MAX - 1)

@@ -39,7 +39,6 @@ from framework.wait import wait_until
 ANSWER_TIMEOUT_S: Final = 10.0
 KWOK_TIMEOUT_S: Final = 180.0
 """The image may have to be pulled."""
-NODE_PAGE: Final = 500
 _FOREIGN_KWOK: Final = "/kwok/kwok"
 _DRY_RUN: Final = "RUN"
 
@@ -312,6 +311,6 @@ def _complaint(deployment: _Deployment) -> str:
 
 async def _all(bulk: Bulk, path: str, item: type[Any], selector: str = "") -> list[Any]:
     found = []
-    async for page in bulk.pages(path, item, selector=selector, page_size=NODE_PAGE):
+    async for page in bulk.pages(path, item, selector=selector):
         found += page
     return found

@@ -34,10 +34,7 @@ def plan(home: Home, sharding: Sharding, *, nodes: int, context: str, server: st
     budget = production_budget(nodes)
     shards = sharding.shards(nodes)
     last = nodes - 1
-    base = [
-        (body["kind"], 1, body["metadata"]["name"])
-        for _, body in base_objects(home, production_budget(nodes))
-    ]
+    base = [(body["kind"], 1, body["metadata"]["name"]) for _, body in base_objects(home, budget)]
     kwoks = shard_name(0) if shards == 1 else f"{shard_name(0)} to {shard_name(shards - 1)}"
     requests = kwok_requests(sharding.nodes_per_shard)
     labels = ",".join(f"{key}={value}" for key, value in home.labels.items())

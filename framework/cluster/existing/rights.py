@@ -14,6 +14,7 @@ import msgspec
 
 from framework.cluster.api import Bulk, Call
 from framework.errors import KilonodeError
+from framework.run_objects import LEASE_NAMESPACE
 
 REVIEWS_PATH: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _LEASES: Final = "coordination.k8s.io"
@@ -76,7 +77,7 @@ def _rights(namespace: str, *, real_nodes: bool) -> Iterator[Right]:
     yield from of("apps", "deployments", "list")
     for resource in ("clusterroles", "clusterrolebindings"):
         yield from of(_RBAC, resource, "create list deletecollection")
-    yield from of(_LEASES, "leases", "deletecollection", "kube-node-lease")
+    yield from of(_LEASES, "leases", "deletecollection", LEASE_NAMESPACE)
     for resource in ("serviceaccounts", "configmaps"):
         yield from of("", resource, "create", namespace)
     yield from of("apps", "deployments", "create get deletecollection", namespace)
