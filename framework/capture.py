@@ -27,6 +27,7 @@ from framework.observe import (
     KernelLog,
     NodeStatusWatcher,
     PolledText,
+    ProcessSampler,
     ProxyLog,
     Recorder,
     RemoteProcesses,
@@ -114,6 +115,7 @@ class _Here:
     recorder: Recorder
     kernel_log: KernelLog
     sampler: CgroupSampler
+    processes: ProcessSampler
 
     @property
     def measured_by(self) -> MeasuredBy:
@@ -126,7 +128,12 @@ class _Here:
     @property
     def cpu_s(self) -> float:
         """What sampling cost so far."""
-        return self.sampler.cpu_s
+        return self.sampler.cpu_s + self.processes.cpu_s
+
+    def kernel_lines(self, since_s: float) -> tuple[str, ...]:
+        """What the kernel logged from ``since_s`` on, each line with its moment on the run's clock."""
+        lines = ((line.monotonic_s + self.kernel_log.offset_s, line.text) for line in self.kernel_log.lines)
+        return tuple(f"[{at_s:12.6f}] {text}" for at_s, text in lines if at_s >= since_s)
 
     def records(self) -> tuple[tuple[ProcessExit, ...], tuple[OomKill, ...]]:
         """Whom the kernel killed is waited for: to give back its memory may take it seconds."""
@@ -181,7 +188,8 @@ class Observers:
             recorder.watch(host.cgroup)
             kernel_log = enter(KernelLog(clock.zero_s))
             sampler = enter(CgroupSampler(host.cgroup, clock.zero_s))
-            self._here = _Here(host.cgroup, recorder, kernel_log, sampler)
+            processes = enter(ProcessSampler(host.cgroup, clock.zero_s))
+            self._here = _Here(host.cgroup, recorder, kernel_log, sampler, processes)
         self._unseen = host.unseen
         self._there: _There | None = None
         if host.remote is not None and self.sees("exits"):
@@ -275,7 +283,12 @@ class Observers:
             shape=marks.shape,
             loader=self._host.spec.loader,
             unseen=self._unseen,
+            tracks=self._here.processes.tracks(begun_at_s) if self._here else (),
         )
+
+    def kernel_lines(self, window: Window) -> tuple[str, ...]:
+        """What this machine's kernel logged in ``window``; none for a node elsewhere."""
+        return self._here.kernel_lines(window.begun_at_s) if self._here is not None else ()
 
     def _cgroup(self, window: Window) -> CgroupEvidence | None:
         reading, sampler = self._host.counters(), self._here.sampler if self._here is not None else None

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
@@ -376,6 +377,7 @@ class Lab:
             python=platform.python_version(),
             distribution=_distribution(),
             components=tuple(components[key] for key in sorted(components)),
+            cpu_model=_cpu_model(),
         )
 
     def close(self) -> tuple[str, ...]:
@@ -445,3 +447,13 @@ def _distribution() -> str:
         return platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
     except OSError:
         return "unknown"
+
+
+def _cpu_model() -> str:
+    """As the kernel names it; empty where it does not, as on arm64."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "")

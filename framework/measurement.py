@@ -17,6 +17,7 @@ Steps 3 to 7 repeat for each phase of the same node.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -46,20 +47,23 @@ from framework.fleet import REAL_NODE_ZONE
 from framework.lab import Lab
 from framework.observe import delete_ruleset, read_iptables, read_ruleset
 from framework.outcome import (
+    Asked,
     Connect,
     Doubt,
     Environment,
     Outcome,
     Phase,
+    PhaseAsked,
     Programmed,
     ProxySync,
     Ruleset,
     RunResult,
     Verdict,
+    WatchAsked,
 )
 from framework.realnode import Node
 from framework.report import FORMAT, MeasurementFolder
-from framework.spec import DAEMON_NAMES, RealNodeSpec, ServiceSpec
+from framework.spec import DAEMON_NAMES, ManyServicesSpec, RealNodeSpec, ServiceSpec
 from framework.traffic import Client
 from framework.wait import wait_until
 from framework.workload import DaemonSetService, Workload, answering, programmed
@@ -85,7 +89,7 @@ UNSEEN_WATCHED_S: Final = 30.0
 BLIND_LISTING_INTERVAL_S: Final = 2.0
 """Between two listings where no log says that one is worth it."""
 _FULL_SYNC_PHASES: Final[frozenset[Phase]] = frozenset({"cold_start", "kube_proxy_restart", "full_resync"})
-_NO_PARAMETERS: Final[Mapping[str, int]] = {}
+KERNEL_LOG: Final = "kernel.log"
 CLUSTER_LOOK_INTERVAL_S: Final = 2.0
 _POLL_S: Final = 0.1
 
@@ -168,7 +172,7 @@ class RealNode:
         self._repro = repro
         self._clock = clock or Clock.start()
         self._death_s: float | None = None
-        self._zone = REAL_NODE_ZONE
+        self.zone = REAL_NODE_ZONE
         self._client: Client | None = None
         self._connects: list[Connect] = []
         self._next_listing_s = 0.0
@@ -200,6 +204,11 @@ class RealNode:
     @property
     def name(self) -> str:
         return self._host.name
+
+    @property
+    def netns(self) -> str | None:
+        """The network namespace on this machine whose ruleset is the node's; None for a node elsewhere."""
+        return self._host.netns
 
     @property
     def transactions(self) -> tuple[Path, ...]:
@@ -247,17 +256,10 @@ class RealNode:
 
         Raises BadInputError in iptables mode, whose chains are not kube-proxy's alone.
         """
-        if self.spec.proxy_mode != "nftables":
-            raise BadInputError(
-                f"the rules of {self.spec.proxy_mode} mode can't be taken away as a boot would",
-                where="cold_start",
-                remedy="leave proxy_mode at nftables, or use restart_kube_proxy",
-            )
+        self._require_cold_start()
+        self._empty()
 
         def start() -> float:
-            self._host.stop_kube_proxy()
-            assert self._host.netns is not None  # noqa: S101 - its kube-proxy could be stopped
-            delete_ruleset(netns=self._host.netns)
             service.apply()
             return self._start_kube_proxy_now()
 
@@ -265,11 +267,7 @@ class RealNode:
 
     def resync(self, service: Workload, watch: Watch = DEFAULT_WATCH) -> Measurement:
         """A label of the Node changes for which kube-proxy syncs everything."""
-
-        def relabel() -> float:
-            return self._label_zone(f"zone-resync-{len(self.measurements)}")
-
-        return self._measure("full_resync", service, relabel, watch)
+        return self._measure("full_resync", service, self._relabel, watch)
 
     def delete(self, service: Workload, watch: Watch = DEFAULT_WATCH) -> Measurement:
         """The Service and its endpoints are deleted."""
@@ -304,15 +302,32 @@ class RealNode:
         self._host = host
         self._observers = Observers(host, self._clock)
 
+    def _require_cold_start(self) -> None:
+        if self.spec.proxy_mode != "nftables":
+            raise BadInputError(
+                f"the rules of {self.spec.proxy_mode} mode can't be taken away as a boot would",
+                where="cold_start",
+                remedy="leave proxy_mode at nftables, or use restart_kube_proxy",
+            )
+
+    def _empty(self) -> None:
+        """No kube-proxy, and none of its rules."""
+        self._host.stop_kube_proxy()
+        assert self._host.netns is not None  # noqa: S101 - its kube-proxy could be stopped
+        delete_ruleset(netns=self._host.netns)
+
     def _start_kube_proxy_now(self) -> float:
         begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._host.start_kube_proxy()
         return begun_s
 
+    def _relabel(self) -> float:
+        return self._label_zone(f"zone-resync-{len(self.measurements)}")
+
     def _label_zone(self, zone: str) -> float:
         """The moment before the label changes (CLOCK_BOOTTIME, seconds)."""
         begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self._zone = zone
+        self.zone = zone
         self._host.label_zone(zone)
         return begun_s
 
@@ -357,20 +372,18 @@ class RealNode:
         """Act and follow. ``act`` gives the moment from which the node pays (CLOCK_BOOTTIME, seconds)."""
         if watch.until_not_ready:
             self._wait_for_lease()
-        begun = self._begin(phase, service, parameters)
+        begun = self._begin(_phase_asked(phase, watch, parameters), service)
         with self._lab.phase("programming", f"{_words(phase, service)} on {self.name}"):
             applied_at_s = act() - self._clock.zero_s
             self._ask(service)
             (settled,) = _drive([self._follow(service, phase, applied_at_s, watch)])
         return self._capture(service, begun, applied_at_s, settled)
 
-    def _begin(
-        self, phase: Phase, service: Workload, parameters: Mapping[str, int] = _NO_PARAMETERS
-    ) -> _Begun:
+    def _begin(self, act: PhaseAsked, service: Workload, *, together: int = 1) -> _Begun:
         if self._client is not None:
             self._lab.backends.serve(service.spec.ports)
-        started = self._started(service, phase, parameters)
-        return _Begun(started, self._lab.run_folder.start(started), self._observers.begin(phase))
+        started = self._started(service, act, together)
+        return _Begun(started, self._lab.run_folder.start(started), self._observers.begin(act.phase))
 
     def _follow(
         self, service: Workload, phase: Phase, applied_at_s: float, watch: Watch
@@ -421,7 +434,7 @@ class RealNode:
 
     def _expected(self, service: Workload) -> Programmed:
         """What the node is to be programmed with at this moment."""
-        return programmed(service.spec, node_zone=self._zone, applied=service.is_applied)
+        return programmed(service.spec, node_zone=self.zone, applied=service.is_applied)
 
     def _is_decided(self, syncs: Sequence[ProxySync], watch: Watch, deadline_s: float) -> bool:
         """By the time, the node controller, failed ``syncs`` of this phase, or a daemon's death."""
@@ -497,13 +510,15 @@ class RealNode:
                 endpoints_expected=service.spec.proxy_endpoints if service.is_applied else 0,
                 expected=self._expected(service),
                 shape=self._shape(service),
-                addresses_expected=answering(service.spec, node_zone=self._zone, applied=service.is_applied),
+                addresses_expected=answering(service.spec, node_zone=self.zone, applied=service.is_applied),
                 addresses_gone=service.addresses_gone,
                 connects=self._connects_so_far(),
                 node_monitor_grace_period_s=self._lab.cluster.budget.known_grace_s,
             )
             evidence = self._observers.evidence(begun.window, marks)
             self._host.keep_logs(folder.logs)
+            kernel_log = "".join(f"{line}\n" for line in self._observers.kernel_lines(begun.window))
+            (folder.logs / KERNEL_LOG).write_text(kernel_log)
         unready = self._lab.unready_fakes()
         facts = self._facts(service, started.environment, unready)
         result = msgspec.structs.replace(
@@ -563,7 +578,7 @@ class RealNode:
             sentinel=isinstance(service.spec, ServiceSpec) and service.spec.headless,
         )
 
-    def _started(self, service: Workload, phase: Phase, parameters: Mapping[str, int]) -> RunResult:
+    def _started(self, service: Workload, act: PhaseAsked, together: int) -> RunResult:
         budget = self._lab.cluster.budget
         policy = self.spec.oom_policy
         return RunResult(
@@ -573,7 +588,7 @@ class RealNode:
             started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             stage="started",
             parameters={
-                "phase": phase,
+                "phase": act.phase,
                 "endpoints": service.spec.proxy_endpoints,
                 "asked": service.spec.asked,
                 "services": len(service.spec.names),
@@ -595,25 +610,85 @@ class RealNode:
                 "fleet_renewals_per_s": round(budget.renewals_per_s, 1),
                 "node_monitor_grace_period_s": budget.known_grace_s,
                 "cluster": self._lab.cluster.kind,
-                **parameters,
+                **act.parameters,
             },
             environment=self._lab.environment(),
             fidelity=(),
+            asked=self._asked(service, act, together),
+            repro=self._repro,
         )
+
+    def _asked(self, service: Workload, act: PhaseAsked, together: int) -> Asked:
+        spec = service.spec
+        before: list[Asked] = []
+        for asked in (each.result.asked for each in reversed(self.measurements)):
+            if asked is None or spec not in (asked.service, asked.many_services):
+                break
+            before.insert(0, asked)
+        return Asked(
+            node=self.spec,
+            service=spec if isinstance(spec, ServiceSpec) else None,
+            many_services=spec if isinstance(spec, ManyServicesSpec) else None,
+            fleet_nodes=self._lab.fleet.size,
+            zone=before[0].zone if before else self.zone,
+            act=act,
+            earlier=tuple(asked.act for asked in before),
+            together=together,
+        )
+
+
+def _phase_asked(phase: Phase, watch: Watch, parameters: Mapping[str, int] | None = None) -> PhaseAsked:
+    return PhaseAsked(
+        phase=phase, parameters=dict(parameters or {}), watch=WatchAsked(**dataclasses.asdict(watch))
+    )
 
 
 def program_together(
     nodes: Sequence[RealNode], service: Workload, watch: Watch = DEFAULT_WATCH
 ) -> tuple[Measurement, ...]:
     """First programming of several nodes at once, under one Service; in the order of ``nodes``."""
-    phase: Phase = "first_programming"
-    begun = [node._begin(phase, service) for node in nodes]
+    return _together("first_programming", nodes, service, lambda: [service.apply()] * len(nodes), watch)
+
+
+def cold_start_together(
+    nodes: Sequence[RealNode], service: Workload, watch: Watch = DEFAULT_WATCH
+) -> tuple[Measurement, ...]:
+    """A cold start of several nodes at once, as ``RealNode.cold_start``; in the order of ``nodes``."""
+    for node in nodes:
+        node._require_cold_start()
+    for node in nodes:
+        node._empty()
+
+    def start() -> list[float]:
+        service.apply()
+        return [node._start_kube_proxy_now() for node in nodes]
+
+    return _together("cold_start", nodes, service, start, watch)
+
+
+def resync_together(
+    nodes: Sequence[RealNode], service: Workload, watch: Watch = DEFAULT_WATCH
+) -> tuple[Measurement, ...]:
+    """A full resync of several nodes at once, as ``RealNode.resync``; in the order of ``nodes``."""
+    return _together("full_resync", nodes, service, lambda: [node._relabel() for node in nodes], watch)
+
+
+def _together(
+    phase: Phase,
+    nodes: Sequence[RealNode],
+    service: Workload,
+    act: Callable[[], Sequence[float]],
+    watch: Watch,
+) -> tuple[Measurement, ...]:
+    """``act`` gives the moment from which each node pays (CLOCK_BOOTTIME, seconds)."""
+    act_asked = _phase_asked(phase, watch)
+    begun = [node._begin(act_asked, service, together=len(nodes)) for node in nodes]
     names = ", ".join(node.name for node in nodes)
     with nodes[0]._lab.phase("programming", f"{_words(phase, service)} on {names}"):
-        applied_s = service.apply()
+        acted_s = act()
         for node in nodes:
             node._ask(service)
-        applied_at_s = [applied_s - node._clock.zero_s for node in nodes]
+        applied_at_s = [each - node._clock.zero_s for node, each in zip(nodes, acted_s, strict=True)]
         settled = _drive(
             [
                 node._follow(service, phase, at_s, watch)

@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from framework.spec import Loader
+from framework.spec import Loader, ManyServicesSpec, RealNodeSpec, ServiceSpec
 
 PODS_CGROUP: Final = "kubepods"
 """The cgroup in which kubelet makes those of its pods."""
@@ -126,6 +126,18 @@ class CgroupSample(Record, frozen=True, kw_only=True):
     anonymous_bytes: int
     file_bytes: int
     kernel_bytes: int
+
+
+class ProcessTrack(Record, frozen=True, kw_only=True):
+    """The anonymous memory of one process at some moments, while it had one name.
+
+    It is read from ``/proc/PID/statm`` and so may lag by some pages of each thread.
+    """
+
+    pid: int
+    comm: str
+    at_s: tuple[float, ...]
+    anonymous_bytes: tuple[int, ...]
 
 
 class CgroupEvidence(Record, frozen=True, kw_only=True):
@@ -340,6 +352,7 @@ class Environment(Record, frozen=True, kw_only=True):
     python: str
     distribution: str
     components: tuple[Component, ...]
+    cpu_model: str = ""
 
 
 class FidelityItem(Record, frozen=True, kw_only=True):
@@ -394,7 +407,8 @@ class Evidence(Record, frozen=True, kw_only=True):
     was decided what became of the Service; what clients met afterwards says whether it is served.
     ``addresses_gone`` are no endpoints any longer: an answer from there is an answer from rules that are
     stale. ``unseen`` is what could not be recorded at all, as of a node that is somebody else's; ``cgroup``
-    is None then, or ``exits`` and the like empty.
+    is None then, or ``exits`` and the like empty. ``tracks`` say whose anonymous memory it was at moments;
+    none for nodes elsewhere, and in evidence of older kilonodes.
     """
 
     zero_utc: str
@@ -432,6 +446,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     shape: str = ""
     loader: Loader = "nft"
     unseen: tuple[Blindness, ...] = ()
+    tracks: tuple[ProcessTrack, ...] = ()
 
     def sees(self, what: Unseen) -> bool:
         return all(each.what != what for each in self.unseen)
@@ -584,10 +599,47 @@ class Verdict(Record, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
 
 
+class WatchAsked(Record, frozen=True, kw_only=True):
+    """How long a phase was followed, as ``framework.Watch`` has it."""
+
+    failures: int
+    timeout_s: float | None
+    until_s: float
+    until_not_ready: bool
+
+
+class PhaseAsked(Record, frozen=True, kw_only=True):
+    """One phase with its own parameters: ``endpoints_changed``, or ``per_s`` and ``for_s``."""
+
+    phase: Phase
+    parameters: dict[str, int]
+    watch: WatchAsked
+
+
+class Asked(Record, frozen=True, kw_only=True):
+    """The resolved scenario of one measurement: enough to do the same again.
+
+    The workload is one DaemonSet ``service``, or ``many_services``. ``earlier`` are the phases that the same
+    node went through before with the same workload. ``together`` counts the nodes that were measured at the
+    same moment, and ``zone`` was the Node's before the first of its phases.
+    """
+
+    node: RealNodeSpec
+    service: ServiceSpec | None
+    many_services: ManyServicesSpec | None
+    fleet_nodes: int
+    zone: str
+    act: PhaseAsked
+    earlier: tuple[PhaseAsked, ...] = ()
+    together: int = 1
+
+
 class RunResult(Record, frozen=True, kw_only=True):
     """One measurement, whole: what a run folder's ``result.json`` holds.
 
     ``outcome`` and ``verdict`` are None while the run is under way or when it broke before they were known.
+    ``asked`` is None in results of older kilonodes; in these ``repro`` is empty, the command that makes the
+    same measurement again.
     """
 
     format: int
@@ -601,3 +653,5 @@ class RunResult(Record, frozen=True, kw_only=True):
     evidence: Evidence | None = None
     outcome: Outcome | None = None
     verdict: Verdict | None = None
+    asked: Asked | None = None
+    repro: str = ""

@@ -32,6 +32,8 @@ starts on rules of before takes ``10.96.0.1 . 6 . 443`` for another's and delete
 ClusterIP is served (nftElementStorage in pkg/proxy/nftables/proxier.go; seen with 1.37.2 and nft 1.0.6)."""
 PROFILER: Final = "valgrind"
 """Program and package that ``kilonode stages`` needs and nothing else, so nobody is given it unasked."""
+BROWSER: Final = {"chromium": "chromium", "chromedriver": "chromium-driver"}
+"""Debian package by program of what opens reports where kilonode itself is tested. A font comes with it."""
 _IPTABLES_PROBE: Final = b"""\
 *nat
 :KUBE-PROBE - [0:0]
@@ -102,9 +104,13 @@ def require_iptables() -> None:
         )
 
 
-def missing_packages(*, profiler: bool = False) -> tuple[str, ...]:
-    """The Debian packages whose program is not on PATH or whose file is absent; the profiler's if asked."""
-    programs = _missing(PACKAGES | ({PROFILER: PROFILER} if profiler else {}))
+def missing_packages(*, profiler: bool = False, browser: bool = False) -> tuple[str, ...]:
+    """The Debian packages whose program is not on PATH or whose file is absent.
+
+    Those of the profiler and of the browser are among them if asked for.
+    """
+    asked = ({PROFILER: PROFILER} if profiler else {}) | (BROWSER if browser else {})
+    programs = _missing(PACKAGES | asked)
     return programs if _names_protocols() else (*programs, PROTOCOLS)
 
 

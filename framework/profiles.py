@@ -13,7 +13,7 @@ from typing import Final
 
 from framework.errors import BadInputError
 from framework.spec import Ballast
-from framework.units import MIB
+from framework.units import MIB, parse_bytes
 
 PROFILES: Final[Mapping[str, tuple[Ballast, ...]]] = {
     "ordinary": (
@@ -35,3 +35,14 @@ def profile(name: str) -> tuple[Ballast, ...]:
             remedy=f"give a size such as 300MiB, Ballast objects, or one of {', '.join(PROFILES)}",
         )
     return PROFILES[name]
+
+
+def parse_ballast(text: str) -> tuple[Ballast, ...]:
+    """The ballast of a profile (``ordinary``) or of a size (``300MiB``), which a system daemon holds.
+
+    ``0`` is none. Raises BadInputError for anything else.
+    """
+    if not text[:1].isdigit():
+        return profile(text)
+    size_bytes = parse_bytes(text, where="ballast")
+    return (Ballast(name="ballast", kind="system", memory_bytes=size_bytes),) if size_bytes else ()

@@ -28,8 +28,9 @@ from framework.errors import BadInputError, KilonodeError, MissingRequirementErr
 from framework.lab import ClusterKind, Lab, LabSettings
 from framework.measurement import RealNode
 from framework.outcome import RunResult
+from framework.page import write_report
 from framework.preflight import require_machine
-from framework.profiles import PROFILES, profile
+from framework.profiles import PROFILES, parse_ballast
 from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder, reason_lines
 from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
 from framework.spec import AskedMode, Ballast, RealNodeSpec, require_count, require_version
@@ -502,10 +503,7 @@ def _node_spec(**asked: Any) -> RealNodeSpec:
 def _ballast(asked: str | Sequence[Ballast]) -> tuple[Ballast, ...]:
     if not isinstance(asked, str):
         return tuple(asked)
-    if not asked[:1].isdigit():
-        return profile(asked)
-    size_bytes = parse_bytes(asked, where="ballast")
-    return (Ballast(name="ballast", kind="system", memory_bytes=size_bytes),) if size_bytes else ()
+    return parse_ballast(asked) if asked else ()
 
 
 def _finish(nodes: list[RealNode], state: _State, item: pytest.Item) -> None:
@@ -556,9 +554,25 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         console.print(*reason_lines(state.skipped), sep="\n")
         terminalreporter.section("not measured")
     else:
-        console.print(ResultsTable(state.results, state.lab.run_folder.path, state.skipped))
+        folder = state.lab.run_folder
+        page, refusal = _report(state)
+        console.print(ResultsTable(state.results, folder.path, state.skipped, page))
+        if refusal:
+            console.print(refusal, highlight=False)
         terminalreporter.section("endpoints x kube-proxy")
     terminalreporter.write(text.getvalue())
+
+
+def _report(state: _State) -> tuple[Path | None, str]:
+    """The page of a run that measured something; why there is none, as on a disk that is full."""
+    assert state.lab is not None  # noqa: S101 - only then there is a run folder
+    if not state.results:
+        return None, ""
+    folder = state.lab.run_folder
+    try:
+        return write_report(folder.path, state.results, folder.session), ""
+    except KilonodeError as error:
+        return None, f"No report: {error}"
 
 
 def _console(config: pytest.Config) -> Console:

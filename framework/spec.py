@@ -429,6 +429,11 @@ def require_version(version: str, *, where: str) -> str:
     return bare
 
 
+def version_order(version: str) -> tuple[int, ...]:
+    """Sorts versions, oldest first; what is no number in one counts for nothing."""
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+
+
 def require_ports(ports: tuple[int, ...]) -> None:
     """Raises BadInputError unless there is a port, and each once."""
     if not ports or len(set(ports)) < len(ports):

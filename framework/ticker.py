@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 
 class Ticker:
@@ -43,3 +45,23 @@ class Ticker:
                 due = max(due + 1, int((time.monotonic() - start_s) / self._interval_s))
         except BaseException as error:
             self._error = error
+
+
+class Ticking:
+    """What a ticker does while it is entered; a subclass sets ``_ticker``."""
+
+    _ticker: Ticker
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU time that it cost so far."""
+        return self._ticker.cpu_s
+
+    def __enter__(self) -> Self:
+        self._ticker.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ticker.stop()

@@ -9,13 +9,9 @@ they left.
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -24,15 +20,15 @@ import msgspec
 from rich.console import Console
 
 from framework.analysis import Expectation
-from framework.binaries import Binaries, Binary, show_progress
+from framework.binaries import Binaries, Binary
+from framework.command_lab import command_lab
 from framework.errors import BadInputError, KilonodeError
 from framework.lab import Lab, LabSettings
 from framework.ledger import Ledger
 from framework.measurement import RealNode
 from framework.outcome import Measure, Ruleset
 from framework.preflight import require_machine
-from framework.report import PhaseDisplay, RunFolder
-from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
+from framework.signals import ended_as_by_ctrl_c
 from framework.spec import RealNodeSpec
 from framework.stages import (
     Load,
@@ -44,9 +40,12 @@ from framework.stages import (
     require_profiler,
 )
 from framework.units import GIB
+from framework.versioned_file import now_utc, this_command
 
 TWIN_MEMORY_BYTES: Final = 8 * GIB
 """A node of kube-proxy 1.35 with 100,000 endpoints needs 2 GiB, and the transactions' pages are its own."""
+TWIN_LAB: Final = LabSettings(max_nodes=1, cluster="embedded", mode="endpointslices", keep=False)
+"""A twin needs a Service and no fleet."""
 
 
 @dataclass(frozen=True)
@@ -58,29 +57,6 @@ class TwinLoad:
     captured: int
     nft_peak: Measure | None
     ruleset: Ruleset | None
-
-
-@contextmanager
-def twin_lab(
-    binaries: Binaries, kube_proxies: Sequence[str], *, runs: Path, console: Console
-) -> Iterator[Lab]:
-    """A control plane for twins, without fake nodes; removed at the end."""
-    require_machine()
-    with ended_as_by_ctrl_c(), PhaseDisplay(console) as display:
-        wanted = [*binaries.defaults(), *(binaries.request("kube-proxy", v) for v in kube_proxies)]
-        with show_progress(console) as progress:
-            binaries.ensure_all(list(dict.fromkeys(wanted)), progress=progress)
-        run_folder = RunFolder.create(runs, command=["kilonode", *sys.argv[1:]])
-        settings = LabSettings(max_nodes=1, cluster="embedded", mode="endpointslices", keep=False)
-        lab = Lab(settings, binaries=binaries, run_folder=run_folder, reporter=display)
-        try:
-            yield lab
-        finally:
-            ignore_deadly_signals()
-            left = lab.close()
-            run_folder.end()
-        if left:
-            raise KilonodeError(f"left behind: {'; '.join(left)}", remedy="run `kilonode clean`")
 
 
 def twin_load(lab: Lab, kube_proxy: str, endpoints: int) -> TwinLoad:
@@ -135,7 +111,7 @@ def profile_twins(
     """
     require_profiler()
     found = []
-    with twin_lab(binaries, kube_proxies, runs=runs, console=console) as lab:
+    with command_lab(binaries, kube_proxies, TWIN_LAB, runs=runs, console=console) as lab:
         for kube_proxy, endpoints in product(kube_proxies, sizes):
             twin = twin_load(lab, kube_proxy, endpoints)
             with lab.phase("profile", f"{twin.counted.size_bytes:,} bytes for nft"):
@@ -183,8 +159,8 @@ def profile_files(transactions: Sequence[Path]) -> StagesRun:
 def _profile(load: Load, counted: Transaction, *, ledger: Ledger, nft: Binary) -> StagesRun:
     profile = profile_load(load, nft=nft.path, ledger=ledger)
     return StagesRun(
-        made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["kilonode", *sys.argv[1:]]),
+        made_utc=now_utc(),
+        command=this_command(),
         obtained=f"the file {load.transaction.name}",
         kube_proxy=None,
         endpoints_asked=None,

@@ -13,6 +13,7 @@ from framework.analysis.table import (
     describe_outcome,
     describe_ready,
     describe_scores,
+    measurement_label,
     outcome_rows,
     render_rows,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "expect",
     "failure_order",
     "judge",
+    "measurement_label",
     "outcome_rows",
     "refusals",
     "render_rows",

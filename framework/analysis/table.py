@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from framework.outcome import Fate, Measure, Outcome, Phase, Programming, Traffic
+from framework.outcome import Fate, Measure, Outcome, Phase, Programming, RunResult, Traffic
 from framework.spec import Ballast
-from framework.units import mib
+from framework.units import mib, short_count
 
 PROGRAMMING_WORDS: Final[dict[Programming, str]] = {
     "programmed": "programmed",
@@ -70,6 +70,21 @@ def ballast_beside(asked: Mapping[str, str | float | None]) -> str:
     """What else ran on the node, from what was asked of it; empty for nothing."""
     profile = asked.get("ballast_profile")
     return f"{profile} ballast" if profile else str(asked.get("ballast") or "")
+
+
+def measurement_label(result: RunResult) -> str:
+    """``10k x 1.35.0, 2,048 MiB, cold start, ordinary ballast``: what one measurement was."""
+    asked, outcome = result.parameters, result.outcome
+    endpoints = outcome.endpoints if outcome is not None else asked.get("endpoints")
+    limit = outcome.limit_bytes if outcome is not None else asked.get("memory_bytes")
+    size = short_count(endpoints) if isinstance(endpoints, int) else "?"
+    words = [f"{size} x {asked.get('kube_proxy', '?')}"]
+    if isinstance(limit, int):
+        words.append(f"{mib(limit)} MiB")
+    if outcome is not None and outcome.phase != "first_programming":
+        words.append(PHASE_WORDS[outcome.phase])
+    words += filter(None, (outcome.shape if outcome is not None else "", ballast_beside(asked)))
+    return ", ".join(words)
 
 
 def describe_ready(outcome: Outcome) -> str:

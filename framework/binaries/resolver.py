@@ -41,6 +41,7 @@ from framework.binaries.model import Binary, Request
 from framework.binaries.pins import OS, Pins, architecture, check_skew, fill, load_pins
 from framework.binaries.store import Store, default_root
 from framework.errors import BadInputError
+from framework.spec import version_order
 
 DOWNLOADS_AT_ONCE: Final = 4
 GO_BUILD_LOCK: Final = "go-build"
@@ -80,7 +81,7 @@ class Binaries:
     def pinned_kube_proxies(self) -> tuple[str, ...]:
         """Exact versions, oldest first."""
         versions = self.pins.pin("kube-proxy").versions
-        return tuple(sorted(versions, key=lambda version: tuple(map(int, version.split(".")))))
+        return tuple(sorted(versions, key=version_order))
 
     def default_kube_proxies(self) -> tuple[str, ...]:
         """The exact versions that are measured unless others are asked for."""

@@ -12,7 +12,6 @@ few ``stat`` calls.
 
 from __future__ import annotations
 
-import datetime
 import errno
 import os
 import shutil
@@ -32,6 +31,7 @@ from framework.binaries.model import Binary, BinarySource, Request
 from framework.log import get_logger
 from framework.outcome import Record
 from framework.units import GIB, mib
+from framework.versioned_file import now_utc
 from framework.wait import wait_until
 
 CACHE_VARIABLE: Final = "KILONODE_CACHE_DIR"
@@ -151,7 +151,7 @@ class Store:
                     toolchain=toolchain,
                     sha256=sha256,
                     size_bytes=fingerprint.size_bytes,
-                    made_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                    made_utc=now_utc(),
                     url=url,
                     verified=fingerprint,
                 ),

@@ -15,6 +15,7 @@ from rich.text import Text
 from framework.claims.measures import measured
 from framework.claims.model import Claim, Claims, ClaimVerdict, judge_claim
 from framework.outcome import RunResult
+from framework.spec import version_order
 from framework.stages import StagesRun
 
 _STYLES: Final = {"confirmed": "green", "refuted": "bold red", "not measured": "dim"}
@@ -37,7 +38,7 @@ def judge_claims(
             [run for run in stages if run.kube_proxy == version],
         )
         for claim in claims.claims
-        for version in sorted(measured_versions | profiled_versions, key=_version)
+        for version in sorted(measured_versions | profiled_versions, key=version_order)
     )
 
 
@@ -48,10 +49,6 @@ def _judge(
     if isinstance(found, str):
         return judge_claim(claim, version, None, found)
     return judge_claim(claim, version, found, "")
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdecimal())
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from framework.errors import KilonodeError, TimeLimitError
 from framework.log import get_logger
 from framework.outcome import Record
 from framework.units import GIB, mib, parse_bytes
+from framework.versioned_file import now_utc
 
 FORMAT: Final = 1
 """Version of a snapshot's files; another one is refused."""
@@ -220,7 +221,7 @@ class Snapshots:
         manifest = Manifest(
             format=FORMAT,
             key=draft.key,
-            made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            made_utc=now_utc(),
             registered_s=round(registered_s, 1),
             files={str(path.relative_to(data)): found for path, found in zip(paths, digests, strict=True)},
         )

@@ -20,6 +20,7 @@ from framework.observe.kube_proxy import (
 )
 from framework.observe.node_status import NodeStatusWatcher, status_sample
 from framework.observe.polling import PollingRecorder
+from framework.observe.process_sampler import ProcessSampler
 from framework.observe.recorder import Recorder
 from framework.observe.remote_processes import RemoteProcesses, joined, kills_in, remote_kills
 from framework.observe.ruleset import RulesetCounter, delete_ruleset, read_iptables, read_ruleset
@@ -37,6 +38,7 @@ __all__ = [
     "OomParser",
     "PolledText",
     "PollingRecorder",
+    "ProcessSampler",
     "ProxyLog",
     "ProxyMetrics",
     "Recorder",

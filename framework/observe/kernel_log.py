@@ -178,7 +178,9 @@ class KernelLog:
             ) from error
         os.lseek(self._fd, 0, os.SEEK_END)
         suspended_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
-        self._parser = OomParser(suspended_s - zero_s)
+        self.offset_s = suspended_s - zero_s
+        """To be added to a line's time for the run's clock."""
+        self._parser = OomParser(self.offset_s)
         self._lines: deque[KernelLine] = deque(maxlen=LINES_MAX)
         self._lock = threading.Lock()
         self.overruns = 0

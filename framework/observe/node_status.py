@@ -10,7 +10,7 @@ import http.client
 import time
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from framework.cluster import ApiEndpoint
 from framework.outcome import NodeStatusSample
 from framework.run_objects import LEASES_PATH
-from framework.ticker import Ticker
+from framework.ticker import Ticker, Ticking
 
 STATUS_INTERVAL_S: Final = 1.0
 REQUEST_TIMEOUT_S: Final = 4.0
@@ -48,7 +48,7 @@ class _Lease(msgspec.Struct):
     spec: _LeaseSpec
 
 
-class NodeStatusWatcher:
+class NodeStatusWatcher(Ticking):
     """Reads one node's status while it is entered. A request that fails leaves a gap, never a guess."""
 
     def __init__(self, endpoint: ApiEndpoint, node: str, zero_s: float) -> None:
@@ -65,19 +65,10 @@ class NodeStatusWatcher:
     def samples(self) -> tuple[NodeStatusSample, ...]:
         return tuple(self._samples)
 
-    @property
-    def cpu_s(self) -> float:
-        """CPU time that watching cost so far."""
-        return self._ticker.cpu_s
-
-    def __enter__(self) -> Self:
-        self._ticker.start()
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ticker.stop()
+        super().__exit__(kind, error, trace)
         self._disconnect()
 
     def _tick(self) -> None:

@@ -11,13 +11,12 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from framework.cgroup import MemoryCgroup
 from framework.observe.recorder import ProcReader, Recorder
 from framework.outcome import ProcessExit
-from framework.ticker import Ticker
+from framework.ticker import Ticker, Ticking
 from framework.units import KIB
 
 POLL_INTERVAL_S: Final = 0.004
@@ -49,7 +48,7 @@ class _Seen:
         self.memory_kib_peak = max(self.memory_kib_peak, peak_kib)
 
 
-class PollingRecorder(Recorder):
+class PollingRecorder(Ticking, Recorder):
     """Lower bounds: scans the processes of the watched cgroups every few milliseconds."""
 
     measured_by = "poll"
@@ -93,15 +92,6 @@ class PollingRecorder(Recorder):
     def argv_unknown(self) -> int:
         with self._lock:
             return sum(ended.argv is None for _, ended in self._ended)
-
-    def __enter__(self) -> Self:
-        self._ticker.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ticker.stop()
 
     def _scan(self) -> None:
         with self._lock:

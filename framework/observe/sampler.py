@@ -10,18 +10,19 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from framework.cgroup import MemoryCgroup
+from framework.observe.series import BoundedSeries
 from framework.outcome import CgroupSample, Measure
-from framework.ticker import Ticker
+from framework.ticker import Ticker, Ticking
 
 SAMPLE_INTERVAL_S: Final = 0.02
 SAMPLES_MAX: Final = 500_000
 """Almost three hours at 50 Hz; later samples thin the series out by half, so that it always spans all."""
 
 
-class CgroupSampler:
+class CgroupSampler(Ticking):
     """Samples a memory cgroup while it is entered.
 
     ``zero_s`` is the CLOCK_BOOTTIME reading that counts as 0. The largest unreclaimable sample is kept apart,
@@ -38,14 +39,11 @@ class CgroupSampler:
     ) -> None:
         self.interval_s = interval_s
         self._zero_s = zero_s
-        self._samples_max = samples_max
         self._reader = cgroup.reader()
         self._lock = threading.Lock()
-        self._samples: list[CgroupSample] = []
+        self._series: BoundedSeries[CgroupSample] = BoundedSeries(samples_max)
         self._unreclaimable_bytes_peak = 0
         self._kernel_bytes_peak = 0
-        self._taken = 0
-        self._keep_each = 1
         self._ticker = Ticker("kilonode-cgroup", interval_s, self._tick)
 
     def sample(self) -> CgroupSample:
@@ -63,7 +61,7 @@ class CgroupSampler:
     def samples(self) -> tuple[CgroupSample, ...]:
         """The series so far, in order of time."""
         with self._lock:
-            return tuple(self._samples)
+            return self._series.samples
 
     @property
     def unreclaimable_bytes_peak(self) -> Measure:
@@ -75,20 +73,11 @@ class CgroupSampler:
         """The largest kernel memory that a sample saw, for cgroup v2, which keeps no such mark."""
         return Measure(value=self._kernel_bytes_peak, source="sample", bound="lower")
 
-    @property
-    def cpu_s(self) -> float:
-        """CPU time that sampling cost so far."""
-        return self._ticker.cpu_s
-
-    def __enter__(self) -> Self:
-        self._ticker.start()
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._ticker.stop()
+            super().__exit__(kind, error, trace)
         finally:
             self._reader.close()
 
@@ -98,9 +87,4 @@ class CgroupSampler:
             unreclaimable_bytes = sample.anonymous_bytes + sample.kernel_bytes
             self._unreclaimable_bytes_peak = max(self._unreclaimable_bytes_peak, unreclaimable_bytes)
             self._kernel_bytes_peak = max(self._kernel_bytes_peak, sample.kernel_bytes)
-            if self._taken % self._keep_each == 0:
-                self._samples.append(sample)
-            self._taken += 1
-            if len(self._samples) >= self._samples_max:
-                self._samples = self._samples[::2]
-                self._keep_each *= 2
+            self._series.add(sample)

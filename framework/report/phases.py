@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 PhaseName = Literal[
+    "trials",
     "binaries",
     "cluster",
     "fleet",

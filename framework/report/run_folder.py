@@ -17,7 +17,6 @@ never a half. ``load_run`` joins the two files again.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shlex
@@ -34,13 +33,15 @@ from framework.errors import BadInputError, KilonodeError
 from framework.outcome import Evidence, Record, RunResult
 from framework.process import end_of
 from framework.units import MIB
+from framework.versioned_file import load_versioned, replace_file
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of the files of a run folder; raised by every change that older readers can't read.
 
-2 added phases, fates, traffic, OOM scores, restarts, pods and shapes.
+2 added phases, fates, traffic, OOM scores, restarts, pods and shapes; 3 the resolved scenario, each process's
+memory over time, and the CPU's model.
 """
-FORMATS_READ: Final = (1, FORMAT)
+FORMATS_READ: Final = (1, 2, FORMAT)
 LATEST: Final = "latest"
 SESSION_FILE: Final = "session.json"
 RESULT_FILE: Final = "result.json"
@@ -91,9 +92,9 @@ class MeasurementFolder:
         """Write a result; its evidence goes to a file of its own, and first, so that no result lacks it."""
         if result.evidence is not None:
             held = _EvidenceFile(format=FORMAT, evidence=result.evidence)
-            _write(self.path / EVIDENCE_FILE, msgspec.json.encode(held))
+            replace_file(self.path / EVIDENCE_FILE, msgspec.json.encode(held))
         bare = msgspec.structs.replace(result, evidence=None)
-        _write(self.path / RESULT_FILE, msgspec.json.format(msgspec.json.encode(bare), indent=2))
+        replace_file(self.path / RESULT_FILE, msgspec.json.format(msgspec.json.encode(bare), indent=2))
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class RunFolder:
         )
 
     def _write_session(self, session: Session) -> None:
-        _write(self.path / SESSION_FILE, msgspec.json.format(msgspec.json.encode(session), indent=2))
+        replace_file(self.path / SESSION_FILE, msgspec.json.format(msgspec.json.encode(session), indent=2))
 
 
 def slug(test_id: str) -> str:
@@ -167,7 +168,7 @@ def load_run(path: Path) -> tuple[RunResult, ...]:
             where=str(path),
             remedy=f"give a folder that holds {SESSION_FILE} or {RESULT_FILE}, such as runs/{LATEST}",
         )
-    results = (_load_measurement(found if found.is_dir() else found.parent) for found in folders)
+    results = (load_measurement(found if found.is_dir() else found.parent) for found in folders)
     return tuple(sorted(results, key=lambda result: result.started_utc))
 
 
@@ -176,7 +177,8 @@ def load_session(path: Path) -> Session:
     return _load(path / SESSION_FILE, Session)
 
 
-def _load_measurement(folder: Path) -> RunResult:
+def load_measurement(folder: Path) -> RunResult:
+    """The measurement of one folder. Raises BadInputError as ``load_run`` does."""
     result = _load(folder / RESULT_FILE, RunResult)
     evidence_path = folder / EVIDENCE_FILE
     if not evidence_path.is_file():
@@ -185,45 +187,7 @@ def _load_measurement(folder: Path) -> RunResult:
 
 
 def _load(path: Path, kind: type[R]) -> R:
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise BadInputError(
-            f"a run's file can't be read: {error.strerror}", where=str(path), remedy="check the path"
-        ) from error
-    try:
-        found = msgspec.json.decode(text, type=_Stamp).format
-        if found not in FORMATS_READ:
-            raise BadInputError(
-                f"the file has format {found}, this version reads up to {FORMAT}",
-                where=str(path),
-                remedy="read it with the version of kilonode that wrote it",
-            )
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadInputError(
-            f"the file is damaged: {error}",
-            where=str(path),
-            remedy="measure again, or delete the folder that holds it",
-        ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` as a whole or not at all, also when the machine dies."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    return load_versioned(path, kind, formats=FORMATS_READ, made_by="a run of kilonode")
 
 
 def _point_latest(runs: Path, run_id: str) -> None:

@@ -21,9 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from framework.analysis import ballast_beside, bounded_mib, describe_outcome
-from framework.outcome import Environment, Outcome, RunResult
+from framework.outcome import Environment, FidelityItem, Outcome, RunResult
 from framework.report.phase_table import phase_tables
 from framework.report.who_dies import asks_who_dies, who_dies_table
+from framework.spec import version_order
 from framework.units import mib, short_count
 
 VerdictWord = Literal["pass", "fail", "unknown", "skipped"]
@@ -99,12 +100,14 @@ def row_of(result: RunResult) -> Row:
 class ResultsTable:
     """A rich renderable of all measurements of a session.
 
-    ``skipped`` are cells that were not measured; ``folder`` is where the full result lies.
+    ``skipped`` are cells that were not measured; ``folder`` is where the full result lies, and ``page`` the
+    report that was made of it.
     """
 
     results: Sequence[RunResult]
     folder: Path
     skipped: Sequence[Row] = ()
+    page: Path | None = None
 
     @property
     def _programmed(self) -> list[RunResult]:
@@ -127,6 +130,8 @@ class ResultsTable:
         if deaths:
             yield who_dies_table(deaths, style)
         yield Text(f"Full result: {self.folder}", overflow="fold")
+        if self.page is not None:
+            yield Text(f"Report: {self.page}", overflow="fold")
         yield from reason_lines([*map(row_of, self.results), *self.skipped])
         for note in dict.fromkeys(_notes(self.results)):
             yield Text(note, "dim")
@@ -149,8 +154,7 @@ def _cell(row: Row) -> tuple[object, ...]:
 
 
 def _order(row: Row) -> tuple[int, int, tuple[int, ...]]:
-    version = tuple(int(part) for part in row.kube_proxy.split(".") if part.isdecimal())
-    return (row.limit_bytes or 0, row.endpoints or 0, version)
+    return (row.limit_bytes or 0, row.endpoints or 0, version_order(row.kube_proxy))
 
 
 def _table(limit_bytes: int | None, rows: Sequence[Row], style: box.Box) -> Table:
@@ -217,11 +221,9 @@ def _notes(results: Sequence[RunResult]) -> Iterator[str]:
     outcomes = [result.outcome for result in results if result.outcome is not None]
     if outcomes:
         yield from _measuring_notes(outcomes)
-    for result in results:
-        yield from _version_notes(result.environment)
-    deviations = sorted({item.id for result in results for item in result.fidelity})
-    if deviations:
-        yield f"Unlike production: {', '.join(deviations)}."
+    yield from basis_lines(
+        [result.environment for result in results], [i for r in results for i in r.fidelity]
+    )
 
 
 def _measuring_notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -247,7 +249,20 @@ def _sources(sources: Sequence[str]) -> str:
     return " and ".join(_SOURCES.get(source, source) for source in sorted(set(sources)))
 
 
-def _version_notes(environment: Environment) -> Iterator[str]:
+def basis_lines(
+    environments: Iterable[Environment | None], fidelity: Iterable[FidelityItem]
+) -> Iterator[str]:
+    """What figures rest on: the machines, the versions, and what is unlike production."""
+    for environment in environments:
+        if environment is not None:
+            yield from machine_lines(environment)
+    deviations = sorted({item.id for item in fidelity})
+    if deviations:
+        yield f"Unlike production: {', '.join(deviations)}."
+
+
+def machine_lines(environment: Environment) -> Iterator[str]:
+    """The machine and the versions that figures depend on."""
     versions = {part.name: part.version.removeprefix("v") for part in environment.components}
     nft, kubelet = versions.get("nft", "?"), versions.get("kubelet", "?")
     machine = (

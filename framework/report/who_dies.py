@@ -61,11 +61,11 @@ def _cells(result: RunResult, outcome: Outcome) -> tuple[str, ...]:
     verdict = "\nunknown" if result.verdict is not None and result.verdict.result == "unknown" else ""
     return (
         node,
-        "\n".join(_counted(outcome.victims)) or "nobody",
+        "\n".join(victims_counted(outcome.victims)) or "nobody",
         "\n".join(outcome.survivors) or "nobody",
         f"{_SERVED_WORDS[outcome.served]}\n{describe_ready(outcome)}{verdict}",
     )
 
 
-def _counted(victims: Sequence[str]) -> list[str]:
+def victims_counted(victims: Sequence[str]) -> list[str]:
     return [name if count == 1 else f"{name} x{count}" for name, count in Counter(victims).items()]

@@ -18,6 +18,7 @@ from framework.stages.profile import (
     profile_load,
     profiled_versions,
     require_profiler,
+    resident_peak,
 )
 from framework.stages.table import Growth, StagesTable, growth, stage_rows
 from framework.stages.transaction import count_transaction
@@ -41,6 +42,7 @@ __all__ = [
     "profile_load",
     "profiled_versions",
     "require_profiler",
+    "resident_peak",
     "stage_rows",
     "write_stages",
 ]

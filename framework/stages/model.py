@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from framework.errors import BadInputError
 from framework.outcome import Measure, Record, Ruleset
+from framework.versioned_file import load_versioned, write_versioned
 
 FORMAT: Final = 2
 """Format 1 had the parsed tree in one figure, and nothing of the kernel."""
@@ -162,33 +160,11 @@ class StagesFile(Record, frozen=True, kw_only=True):
     runs: tuple[StagesRun, ...]
 
 
-class _Head(msgspec.Struct):
-    """What every format has."""
-
-    format: int
-
-
 def load_stages(path: Path) -> StagesFile:
     """Read a file that ``kilonode stages --json`` wrote. Raises BadInputError where it can't."""
-    try:
-        text = path.read_bytes()
-        head = msgspec.json.decode(text, type=_Head)
-        if head.format == FORMAT:
-            return msgspec.json.decode(text, type=StagesFile)
-    except (OSError, msgspec.DecodeError) as error:
-        raise BadInputError(
-            f"nft's stages can't be read: {error}",
-            where=str(path),
-            remedy="give a file that `kilonode stages --json` wrote",
-        ) from error
-    raise BadInputError(
-        f"the file has format {head.format}, this kilonode reads {FORMAT}",
-        where=str(path),
-        remedy="record it again with `kilonode stages --json`",
-    )
+    return load_versioned(path, StagesFile, formats=(FORMAT,), made_by="`kilonode stages --json`")
 
 
 def write_stages(path: Path, runs: Sequence[StagesRun]) -> None:
     """Write ``runs`` for ``load_stages``."""
-    text = msgspec.json.format(msgspec.json.encode(StagesFile(format=FORMAT, runs=tuple(runs))), indent=2)
-    path.write_bytes(text + b"\n")
+    write_versioned(path, StagesFile(format=FORMAT, runs=tuple(runs)))

@@ -118,6 +118,17 @@ def profile_load(load: Load, *, nft: Path, ledger: Ledger) -> Profile:
         return Profile(heap=bench.heap(load.transaction), rss_peak=peak, rss_idle=idle, kernel=kernel)
 
 
+def resident_peak(load: Load, *, nft: Path, ledger: Ledger) -> Measure:
+    """The peak of the resident memory of ``load``'s nft, in a cgroup of its own.
+
+    It meets the ruleset that the earlier transactions left, beside kubelet's tables. Raises CommandError
+    where nft refuses a transaction, and TimeLimitError.
+    """
+    with _Bench(ledger, nft) as bench:
+        bench.replay(load.earlier)
+        return bench.resident_peak(load.transaction.read_bytes())
+
+
 def sent_bytes(trace: str) -> int:
     """The bytes that the kernel took in ``sendmsg``, from a trace of valgrind's."""
     calls = set(_SEND.findall(trace))

@@ -118,7 +118,7 @@ class TestErrors:
         assert kilonode("frobnicate") == cli.EXIT_BAD_INPUT
 
     def test_a_defect_keeps_its_traceback(self, kilonode: Kilonode, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cli, "load_run", lambda folder: 1 / 0)
+        monkeypatch.setattr(cli.results, "load_run", lambda folder: 1 / 0)
         monkeypatch.setattr(sys, "argv", ["kilonode", "show"])
         with pytest.raises(ZeroDivisionError):
             cli.main()
@@ -171,6 +171,8 @@ class TestSetup:
         assert asked == [Binaries().defaults()] * 2
         assert kilonode("setup", "--profiler") == 0
         assert (programs / "calls").read_text().endswith("install --no-install-recommends valgrind\n")
+        assert kilonode("setup", "--browser") == 0
+        assert (programs / "calls").read_text().endswith(" chromium chromium-driver\n")
 
     def test_a_failing_installation_says_what_apt_get_said(
         self,

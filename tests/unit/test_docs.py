@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+import typer
 
 from framework.cli import app
 
@@ -15,11 +15,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
 
-def test_every_command_exists() -> None:
-    help_text = CliRunner().invoke(app, ["--help"]).output
-    named = set(re.findall(r"(?:^    |`)kilonode ([a-z]+)", TEXT, re.M))
-    assert named >= {"binaries", "clean", "show"}
-    assert {command for command in named if not re.search(rf"^\W*{command}\b", help_text, re.M)} == set()
+COMMAND = re.compile(r"(?:^    |`|/bin/)kilonode ([a-z][a-z-]*)([^`\n]*)", re.M)
+
+
+def test_every_command_exists_and_has_these_options() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    text = TEXT + (ROOT / ".github/workflows/nightly.yml").read_text()
+    named = COMMAND.findall(text)
+    assert {name for name, _ in named} >= {"binaries", "limit", "forecast", "compare", "bundle", "nightly"}
+    for name, words in named:
+        assert name in commands, name
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"(?<=\s)--[a-z][a-z-]*", words.partition("#")[0])) <= known, (name, words)
 
 
 def test_every_pytest_option_exists(pytestconfig: pytest.Config) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import matplotlib.figure  # noqa: F401 - pytester forgets modules that its pytest loads; numpy can't come twice
 import pytest
 from test_report_run_folder import a_checked_result
 

@@ -38,6 +38,13 @@ def test_the_profiler_is_for_those_who_ask(programs: Path) -> None:
     assert missing_packages() == ()
 
 
+def test_so_is_the_browser_with_what_drives_it(programs: Path) -> None:
+    assert missing_packages(browser=True) == ("chromium", "chromium-driver")
+    assert missing_packages(profiler=True, browser=True) == ("valgrind", "chromium", "chromium-driver")
+    (programs / "chromium").touch(mode=0o755)
+    assert missing_packages(browser=True) == ("chromium-driver",)
+
+
 def test_names_of_protocols_are_a_package_too(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(name: str) -> int:
         raise OSError(f"protocol not found: {name}")

@@ -347,9 +347,9 @@ class TestRun:
         ("text", "why"),
         [
             (None, "can't be read"),
-            ("{}", "can't be read"),
-            ('{"format": 2, "runs": [{}]}', "can't be read"),
-            ('{"format": 1, "runs": [{}]}', "format 1, this kilonode reads 2.*record it again"),
+            ("{}", "is damaged"),
+            ('{"format": 2, "runs": [{}]}', "is damaged"),
+            ('{"format": 1, "runs": [{}]}', "format 1, this kilonode reads 2.*make it again"),
         ],
     )
     def test_other_files_are_refused(self, tmp_path: Path, text: str | None, why: str) -> None:

@@ -28,13 +28,15 @@ class ExistingSettings(Spec, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.kubeconfig:
             raise BadInputError(
-                "--cluster existing needs a kubeconfig", where="--kubeconfig", remedy="give --kubeconfig FILE"
+                "a cluster that exists needs a kubeconfig",
+                where="--kubeconfig",
+                remedy="give --kubeconfig FILE",
             )
         known = contexts_of(Path(self.kubeconfig))
         names = ", ".join(known) or "none"
         if not self.context:
             raise BadInputError(
-                "--cluster existing needs a context; the kubeconfig's current one is never taken by itself",
+                "a cluster that exists needs a context; the kubeconfig's current one is never taken",
                 where="--context",
                 remedy=f"give --context NAME, one of: {names}",
             )

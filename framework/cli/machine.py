@@ -1,16 +1,8 @@
-"""The few commands that are not a test run: what is here, get it, look at results, clean up.
-
-A measurement is a pytest run (``pytest -k scenario``). An error that the user can mend is one line with its
-remedy and an exit status that a script can tell apart: 2 for a refused value, 3 for what this machine lacks,
-1 for anything else.
-"""
+"""Commands that get a machine ready, show what is on it, and remove what a run left."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
@@ -21,33 +13,17 @@ from rich.table import Table
 
 from framework import ledger, preflight, private_docker
 from framework.binaries import Binaries, Binary, ExplicitPathError, Request, show_progress
-from framework.claims import ClaimsTable, judge_claims, load_claims
+from framework.cli.app import app, plain_console
 from framework.cluster import HOST_PROGRAMS, kind
 from framework.containers import Engine, find_engine
-from framework.errors import BadInputError, KilonodeError, MissingRequirementError
+from framework.errors import KilonodeError, MissingRequirementError
 from framework.fleet import Snapshots
-from framework.report import ResultsTable, SideBySide, StepDisplay, load_run
+from framework.report import StepDisplay
 from framework.signals import ended_as_by_ctrl_c
-from framework.spec import require_version
-from framework.stages import StagesRun, StagesTable, load_stages, write_stages
-from framework.twin import profile_files, profile_twins
-from framework.units import mib, parse_count
+from framework.units import mib
 
-EXIT_FAILED: Final = 1
-EXIT_BAD_INPUT: Final = 2
-EXIT_MISSING: Final = 3
-RUNS: Final = Path("runs")
 DIGEST_CHARS: Final = 12
 NOT_HERE: Final = "not here yet"
-PLAIN_COLUMNS: Final = 100
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
-    add_completion=False,
-)
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,49 +40,13 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     problem: str = ""
 
 
-def main() -> None:
-    """The console script ``kilonode``."""
-    try:
-        app()
-    except KilonodeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(exit_status(error))
-
-
-def exit_status(error: KilonodeError) -> int:
-    """2 for a value that was refused, 3 for what this machine lacks, else 1."""
-    match error:
-        case BadInputError():
-            return EXIT_BAD_INPUT
-        case MissingRequirementError():
-            return EXIT_MISSING
-        case _:
-            return EXIT_FAILED
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"kilonode {version('kilonode')}")
-        raise typer.Exit
-
-
-@app.callback()
-def kilonode(
-    show_version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version.")
-    ] = False,
-) -> None:
-    """What a Kubernetes node pays when its cluster grows to 100,000 nodes.
-
-    Measuring is a pytest run: `pytest -k scenario --max-nodes 1k`. The commands here get a machine ready,
-    show what was measured and remove what a run left.
-    """
-
-
 @app.command()
 def setup(
     profiler: Annotated[
         bool, typer.Option("--profiler", help="Install valgrind too, which `kilonode stages` needs.")
+    ] = False,
+    browser: Annotated[
+        bool, typer.Option("--browser", help="Install chromium too, in which tests open reports.")
     ] = False,
     with_kind: Annotated[
         bool,
@@ -121,8 +61,8 @@ def setup(
     root. Executables are downloaded, or built with Go where there is no internet, into
     $KILONODE_CACHE_DIR (by default ~/.cache/kilonode).
     """
-    console = _console()
-    _install(preflight.missing_packages(profiler=profiler), console)
+    console = plain_console()
+    _install(preflight.missing_packages(profiler=profiler, browser=browser), console)
     preflight.require_programs()
     binaries = Binaries()
     wanted = list(binaries.defaults())
@@ -173,106 +113,7 @@ def list_binaries(
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(rows)).decode())
     else:
-        _console().print(_table(rows))
-
-
-@app.command()
-def show(
-    runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs' folders, or their names in runs/.")
-    ] = None,
-) -> None:
-    """Show the results of a run again, as the table that ended it; those of several side by side.
-
-    Runs on several kinds of cluster (`--cluster`) are compared cell by cell: nft's peak has to be the same.
-    """
-    folders = [_run_folder(run) for run in runs or ["latest"]]
-    if len(folders) == 1:
-        _console().print(ResultsTable(load_run(folders[0]), folders[0].resolve()))
-    else:
-        _console().print(SideBySide([result for folder in folders for result in load_run(folder)]))
-
-
-@app.command("claims")
-def list_claims(
-    runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs' folders, or their names in runs/.")
-    ] = None,
-    stages: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--stages", metavar="FILE", help="What `kilonode stages --json` wrote; may be repeated."
-        ),
-    ] = None,
-) -> None:
-    """Judge what others have stated by what was measured: confirmed, refuted, or not measured.
-
-    The statements are those of an article about nftables at 100,000 nodes, with the conditions under which
-    each is judged. All of them take `pytest -k scenario --max-nodes 100k` and `kilonode stages`; without RUN
-    the last run is read.
-    """
-    profiled = [run for path in stages or [] for run in load_stages(path).runs]
-    results = [result for run in runs or ["latest"] for result in load_run(_run_folder(run))]
-    claims = load_claims()
-    _console().print(ClaimsTable(claims, judge_claims(claims, results, profiled)))
-
-
-@app.command("stages")
-def profile_stages(
-    kube_proxies: Annotated[
-        list[str] | None,
-        typer.Option("--kube-proxy", metavar="VERSION", help="Exact version; may be repeated."),
-    ] = None,
-    endpoints: Annotated[
-        list[str] | None,
-        typer.Option("--endpoints", metavar="N", help="Such as 1k; may be repeated (default 1k)."),
-    ] = None,
-    transactions: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--transaction",
-            metavar="FILE",
-            help="Profile a transaction that you have; if repeated, the last one, loaded after the others.",
-        ),
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to FILE too.")
-    ] = None,
-) -> None:
-    """Profile where nft's memory is when it loads a Service: parsed tree, objects, netlink buffer.
-
-    A real kube-proxy programs a Service on a twin node, whose nft keeps what it is given; the real nft loads
-    that again under massif (`kilonode setup --profiler`), and once more without it. 100,000 endpoints of
-    kube-proxy 1.35 take two minutes and 4 GiB.
-    """
-    console = _console()
-    found: tuple[StagesRun, ...]
-    if transactions and (kube_proxies or endpoints):
-        raise BadInputError(
-            "a transaction from a file has no twin",
-            where="--transaction",
-            remedy="give it without --kube-proxy and --endpoints",
-        )
-    if transactions:
-        found = (profile_files(transactions),)
-    else:
-        binaries = Binaries()
-        versions = [require_version(version, where="--kube-proxy") for version in kube_proxies or ()]
-        sizes = [parse_count(size, where="--endpoints") for size in endpoints or ["1k"]]
-        found = profile_twins(
-            binaries,
-            versions or binaries.default_kube_proxies(),
-            sizes,
-            runs=RUNS,
-            console=Console(stderr=True),
-        )
-    if json_file is not None:
-        write_stages(json_file, found)
-    console.print(StagesTable(found))
-
-
-def _run_folder(run: str) -> Path:
-    return Path(run) if Path(run).is_dir() else RUNS / run
+        plain_console().print(_table(rows))
 
 
 @app.command("snapshots")
@@ -305,7 +146,7 @@ def list_snapshots(
             snapshot.used_utc.isoformat(timespec="minutes")[:16],
             f"{manifest.key.kube_apiserver}, {manifest.key.etcd}",
         )
-    _console().print(table)
+    plain_console().print(table)
 
 
 @app.command("docker")
@@ -315,7 +156,7 @@ def start_docker() -> None:
     It changes nothing on the host: no firewall rules, no forwarding, no mounts. As root, missing Debian
     packages are installed. It runs until `kilonode clean`; its images are kept in $KILONODE_CACHE_DIR.
     """
-    console = _console()
+    console = plain_console()
     engine = _answering_engine()
     if engine is None:
         for packages in private_docker.missing_packages():
@@ -349,7 +190,7 @@ def build_kind_image() -> None:
     It is made of Debian packages, kind's Go module and the executables that are here, and loaded into docker
     or podman. Where the engine has it already, this ends at once. With internet access it is not needed.
     """
-    console = _console()
+    console = plain_console()
     engine = find_engine(ledger.private_socket())
     binaries = Binaries()
     _install(kind.missing_packages(), console)
@@ -381,12 +222,6 @@ def clean() -> None:
             where=str(ledger.state_root()),
             remedy="run `kilonode clean` as the user that measured (root), or remove it by hand",
         )
-
-
-def _console() -> Console:
-    """Standard output; as wide as its terminal, and wide enough for the tables in a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_COLUMNS)
 
 
 def _request(binaries: Binaries, text: str) -> Request:

@@ -1,0 +1,218 @@
+"""Commands that measure to answer one question each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, get_args
+
+import typer
+from rich.console import Console
+
+from framework.analysis.limit_search import LimitSearch
+from framework.answers import LimitAsked, LimitTable, find_limit, load_limit, trial_line
+from framework.binaries import Binaries
+from framework.cli.app import (
+    EXIT_BAD_NEWS,
+    EXIT_FAILED,
+    RUNS,
+    JsonFile,
+    KubeProxies,
+    app,
+    plain_console,
+    refuse_beside,
+    run_folder,
+)
+from framework.command_lab import command_lab
+from framework.errors import BadInputError
+from framework.lab import LabSettings
+from framework.outcome import Phase
+from framework.profiles import PROFILES, parse_ballast
+from framework.spec import AskedMode, require_version
+from framework.stages import StagesRun, StagesTable, write_stages
+from framework.twin import profile_files, profile_twins
+from framework.units import parse_bytes, parse_count
+from framework.versioned_file import write_versioned
+
+PHASES: Final = get_args(Phase)
+MODES: Final = get_args(AskedMode)
+OF_A_SEARCH: Final = (
+    "--endpoints",
+    "--kube-proxy",
+    "--phase",
+    "--ballast",
+    "--resolution",
+    "--repeats",
+    "--highest",
+)
+
+
+@app.command("stages")
+def profile_stages(
+    kube_proxies: KubeProxies = None,
+    endpoints: Annotated[
+        list[str] | None,
+        typer.Option("--endpoints", metavar="N", help="Such as 1k; may be repeated (default 1k)."),
+    ] = None,
+    transactions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--transaction",
+            metavar="FILE",
+            help="Profile a transaction that you have; if repeated, the last one, loaded after the others.",
+        ),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Profile where nft's memory is when it loads a Service: parsed tree, objects, netlink buffer.
+
+    A real kube-proxy programs a Service on a twin node, whose nft keeps what it is given; the real nft loads
+    that again under massif (`kilonode setup --profiler`), and once more without it. 100,000 endpoints of
+    kube-proxy 1.35 take two minutes and 4 GiB.
+    """
+    console = plain_console()
+    found: tuple[StagesRun, ...]
+    if transactions and (kube_proxies or endpoints):
+        raise BadInputError(
+            "a transaction from a file has no twin",
+            where="--transaction",
+            remedy="give it without --kube-proxy and --endpoints",
+        )
+    if transactions:
+        found = (profile_files(transactions),)
+    else:
+        binaries = Binaries()
+        versions = [require_version(version, where="--kube-proxy") for version in kube_proxies or ()]
+        sizes = [parse_count(size, where="--endpoints") for size in endpoints or ["1k"]]
+        found = profile_twins(
+            binaries,
+            versions or binaries.default_kube_proxies(),
+            sizes,
+            runs=RUNS,
+            console=Console(stderr=True),
+        )
+    if json_file is not None:
+        write_stages(json_file, found)
+    console.print(StagesTable(found))
+
+
+@app.command("limit")
+def search_limit(
+    context: typer.Context,
+    *,
+    endpoints: Annotated[
+        str, typer.Option("--endpoints", metavar="N", help="Endpoints of the Service, such as 10k.")
+    ] = "10k",
+    kube_proxy: Annotated[
+        str,
+        typer.Option("--kube-proxy", metavar="VERSION", help="Exact version (default: the oldest pinned)."),
+    ] = "",
+    phase: Annotated[
+        str, typer.Option("--phase", metavar="PHASE", help=f"What is survived: {', '.join(PHASES)}.")
+    ] = "first_programming",
+    ballast: Annotated[
+        str,
+        typer.Option(
+            "--ballast", metavar="SIZE", help="What else runs on the node: a size, or a profile (ordinary)."
+        ),
+    ] = "0",
+    resolution: Annotated[
+        str, typer.Option("--resolution", metavar="SIZE", help="How close the two limits are brought.")
+    ] = "16MiB",
+    repeats: Annotated[
+        int, typer.Option("--repeats", metavar="N", help="Trials of each limit at the edge.")
+    ] = 3,
+    highest: Annotated[
+        str, typer.Option("--highest", metavar="SIZE", help="The largest limit that is tried, and the first.")
+    ] = "4GiB",
+    endpoint_mode: Annotated[
+        str, typer.Option("--endpoint-mode", metavar="MODE", help=f"One of {', '.join(MODES)}.")
+    ] = "endpointslices",
+    fits: Annotated[
+        str,
+        typer.Option(
+            "--fits", metavar="SIZE", help="End with status 4 unless a node with so much memory survives."
+        ),
+    ] = "",
+    resume: Annotated[
+        str,
+        typer.Option(
+            "--resume", metavar="RUN", help="Go on with an interrupted search, by its run folder or name."
+        ),
+    ] = "",
+    json_file: JsonFile = None,
+) -> None:
+    """Search how much memory a node needs: the smallest limit that survives, the largest that kills.
+
+    One cluster and fleet; each trial is a fresh node in a fresh memory cgroup with the real kubelet,
+    containerd, kube-proxy and nft. 10,000 endpoints take about four minutes. Ends with status 1 where even
+    the highest limit kills.
+    """
+    if resume:
+        refuse_beside(context, "--resume", OF_A_SEARCH, why="the interrupted search says what is asked")
+    earlier = load_limit(run_folder(resume)) if resume else None
+    asked = (
+        earlier.asked
+        if earlier is not None
+        else _limit_asked(
+            endpoints,
+            kube_proxy,
+            phase,
+            ballast,
+            LimitSearch(
+                resolution_bytes=parse_bytes(resolution, where="--resolution"),
+                repeats=repeats,
+                highest_bytes=parse_bytes(highest, where="--highest"),
+            ),
+        )
+    )
+    fits_bytes = parse_bytes(fits, where="--fits") if fits else None
+    settings = LabSettings(
+        max_nodes=asked.endpoints,
+        cluster="embedded",
+        mode=_one_of(endpoint_mode, AskedMode, where="--endpoint-mode"),
+        keep=False,
+    )
+    errors = Console(stderr=True)
+    with command_lab(Binaries(), [asked.kube_proxy], settings, runs=RUNS, console=errors) as lab:
+        result = find_limit(
+            lab,
+            asked,
+            earlier=earlier.trials if earlier is not None else (),
+            on_trial=lambda trial: errors.print(trial_line(trial), highlight=False, soft_wrap=True),
+        )
+        folder = lab.run_folder.path
+    if json_file is not None:
+        write_versioned(json_file, result)
+    console = plain_console()
+    console.print(LimitTable(result))
+    console.print(f"Full result: {folder}", highlight=False, soft_wrap=True)
+    surviving_bytes = result.edge.surviving_bytes
+    if surviving_bytes is None:
+        raise typer.Exit(EXIT_FAILED)
+    if fits_bytes is not None and surviving_bytes > fits_bytes:
+        raise typer.Exit(EXIT_BAD_NEWS)
+
+
+def _limit_asked(
+    endpoints: str, kube_proxy: str, phase: str, ballast: str, search: LimitSearch
+) -> LimitAsked:
+    binaries = Binaries()
+    version = kube_proxy or binaries.default_kube_proxies()[0]
+    binaries.check_skew(require_version(version, where="--kube-proxy"))
+    return LimitAsked(
+        kube_proxy=require_version(version, where="--kube-proxy"),
+        endpoints=parse_count(endpoints, where="--endpoints"),
+        phase=_one_of(phase, Phase, where="--phase"),
+        search=search,
+        ballast=parse_ballast(ballast),
+        ballast_profile=ballast if ballast in PROFILES else "",
+    )
+
+
+def _one_of(text: str, kind: Any, *, where: str) -> Any:
+    """``text`` as one of a Literal's words. Raises BadInputError for another."""
+    if text in get_args(kind):
+        return text
+    raise BadInputError(
+        f"{text!r} is none of {', '.join(get_args(kind))}", where=where, remedy="give one of these"
+    )
