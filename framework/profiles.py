@@ -8,7 +8,7 @@ for themselves. One application's pod comes on top.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from framework.errors import BadInputError
@@ -24,6 +24,18 @@ PROFILES: Final[Mapping[str, tuple[Ballast, ...]]] = {
         Ballast(name="app", kind="burstable", memory_bytes=150 * MIB),
     ),
 }
+
+
+POD_BYTES: Final = 11 * MIB // 2
+"""A pod's shim (4 MiB) and kernel memory (1.5 MiB), beside what it holds (26 November 2026)."""
+
+
+def unreclaimable_bytes(ballast: Iterable[Ballast]) -> int:
+    """What of ``ballast`` a node can't take back: no page cache, and what pods cost by themselves."""
+    return sum(
+        each.memory_bytes * (each.content == "anonymous") + POD_BYTES * (each.kind != "system")
+        for each in ballast
+    )
 
 
 def profile(name: str) -> tuple[Ballast, ...]:

@@ -19,9 +19,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from framework.analysis.limit_search import RESERVE_BYTES
 from framework.lazy import LazyModule
 from framework.outcome import Record
-from framework.units import MIB
 
 if TYPE_CHECKING:
     import numpy
@@ -69,8 +69,6 @@ WIDE_SHARE: Final = 0.25
 UNTESTED_SHARE: Final = 0.15
 """Of a line through as many samples as it has coefficients, which nothing contradicts: nft lists twice."""
 ENDPOINTS_MAX: Final = 2_000_000
-RESERVE_BYTES: Final = 24 * MIB
-"""Page cache that a node can't go on without, by searches for the limit (docs/answers.md)."""
 AMBER_SHARE: Final = 0.75
 """A node that needs more than this share of its memory is warned of before its interval says so."""
 

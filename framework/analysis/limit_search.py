@@ -1,11 +1,11 @@
 """Which memory limit to try next, and what the trials so far say: bisection of a node's limit.
 
 A trial gives one node one limit and tells whether the node survived. The search begins at the highest limit,
-where it learns what of the node's memory could not be given back. It tries that as a limit, goes up from
-there in steps that double, because the edge is near, and halves what lies between the largest limit that
-killed and the smallest above it that did not, down to the resolution. Chance has a part near the edge:
-kube-proxy's garbage collector, or what the kernel reclaims in time. So both limits at the edge are tried
-again, and one death moves the edge up.
+where it learns what of the node's memory could not be given back. It tries that with ``RESERVE_BYTES`` as a
+limit, goes up from there in steps that double, because the edge is near, and halves what lies between the
+largest limit that killed and the smallest above it that did not, down to the resolution. Chance has a part
+near the edge: kube-proxy's garbage collector, or what the kernel reclaims in time. So both limits at the edge
+are tried again, and one death moves the edge up.
 
 ``next_limit`` is a pure function of the trials, so a search that was interrupted goes on with those it has.
 """
@@ -21,9 +21,11 @@ from framework.outcome import Measure, Record
 from framework.spec import MEMORY_BYTES_MIN, Spec
 from framework.units import MIB, mib
 
+RESERVE_BYTES: Final = 24 * MIB
+"""Page cache that a node can't go on without, by searches for the limit (docs/answers.md)."""
 RESOLUTION_BYTES_MIN: Final = MIB
 REPEATS_MAX: Final = 100
-_UNKNOWN_EDGE_TRIALS: Final = 5
+_UNKNOWN_EDGE_TRIALS: Final = 2
 """How many trials a node took here to come from the highest limit to the resolution, besides repeats."""
 UNTOLD_MAX: Final = 3
 """Trials of one limit of which nothing can be told: more would not help."""
@@ -32,8 +34,9 @@ UNTOLD_MAX: Final = 3
 class LimitTrial(Record, frozen=True, kw_only=True):
     """One node under one limit.
 
-    ``survived`` is None where it can't be told; ``why`` says so in words, or what killed the node. The other
-    figures are the node's own, None where it did not live to give them.
+    ``survived`` is None where it can't be told; ``why`` says so in words, or what killed the node. It
+    ``starved`` where nothing was killed, but it was not programmed in time. The other figures are the node's
+    own, None where it did not live to give them.
     """
 
     limit_bytes: int
@@ -41,6 +44,7 @@ class LimitTrial(Record, frozen=True, kw_only=True):
     why: str
     folder: str
     elapsed_s: float
+    starved: bool = False
     nft_bytes_peak: Measure | None = None
     charged_bytes_peak: Measure | None = None
     unreclaimable_bytes_peak: Measure | None = None
@@ -105,13 +109,6 @@ class LimitEdge(Record, frozen=True, kw_only=True):
     killing_trials: int
     killing_deaths: int
     lowest_survived_bytes: int | None
-
-    @property
-    def chance_bytes(self) -> int:
-        """The width of the limits that now killed and now did not."""
-        if self.killing_bytes is None or self.lowest_survived_bytes is None:
-            return 0
-        return max(0, self.killing_bytes - self.lowest_survived_bytes)
 
 
 def edge(trials: Sequence[LimitTrial]) -> LimitEdge:
@@ -179,15 +176,16 @@ def _above(search: LimitSearch, killing_bytes: int) -> int | None:
 
 
 def _below(search: LimitSearch, trials: Sequence[LimitTrial], found: LimitEdge) -> int | None:
-    """At first what a survivor could not have given back; then ever further down."""
+    """At first what a survivor could not have given back, and the reserve; then ever further down."""
     surviving_bytes = found.surviving_bytes or search.first_bytes
     if surviving_bytes <= search.last_bytes:
         return surviving_bytes if found.surviving_trials < search.repeats else None
     needs = [trial.unreclaimable_bytes_peak for trial in trials if trial.survived is True]
     need_bytes = max((need.value for need in needs if need is not None), default=surviving_bytes // 2)
     tried = len({trial.limit_bytes for trial in trials if trial.survived is True})
-    step_bytes = search.resolution_bytes * (2 ** max(0, tried - 2) - 1)
-    guess_bytes = _down(search, min(need_bytes, surviving_bytes - search.resolution_bytes) - step_bytes)
+    step_bytes = search.resolution_bytes * (2 ** max(0, tried - 3) - 1)
+    near_bytes = min(need_bytes + RESERVE_BYTES, surviving_bytes - search.resolution_bytes)
+    guess_bytes = _down(search, near_bytes - step_bytes)
     return max(search.last_bytes, min(guess_bytes, surviving_bytes - search.resolution_bytes))
 
 
@@ -202,9 +200,15 @@ def _between(
 
 
 def _step(search: LimitSearch, trials: Sequence[LimitTrial]) -> int:
-    """How far above what killed the edge is looked for; the double after each limit that killed."""
-    deaths = len({trial.limit_bytes for trial in trials if trial.survived is False})
-    return search.resolution_bytes << deaths
+    """How far above what killed the edge is looked for: the double after each further limit that only killed.
+
+    Where a limit both killed and did not, the edge is at hand.
+    """
+    deaths = {trial.limit_bytes for trial in trials if trial.survived is False}
+    lives = {trial.limit_bytes for trial in trials if trial.survived is True}
+    if deaths & lives:
+        return search.resolution_bytes
+    return search.resolution_bytes << max(0, len(deaths) - 1)
 
 
 def _down(search: LimitSearch, limit_bytes: int) -> int:

@@ -30,7 +30,7 @@ from framework.answers.answer import Answer
 from framework.errors import BadInputError, KilonodeError, MissingRequirementError
 from framework.lab import Lab
 from framework.measurement import Measurement, RealNode, Watch
-from framework.outcome import Environment, FidelityItem, Phase, Verdict
+from framework.outcome import Environment, FidelityItem, Outcome, Phase, Verdict
 from framework.spec import Ballast, OomPolicy, RealNodeSpec, Spec, require_count
 from framework.units import mib
 from framework.versioned_file import load_versioned, now_utc, this_command, write_versioned
@@ -38,10 +38,10 @@ from framework.workload import DaemonSetService
 
 FORMAT: Final = 1
 LIMIT_FILE: Final = "limit.json"
-DEATH_TIMEOUT_S: Final = 40.0
-"""What starves is not killed, and no sync ends: for as long as a lease lasts."""
-DEATH_TIMEOUT_PER_PROGRAMMED: Final = 2.0
-"""Times as long as a node took that had memory enough: times wander by 2."""
+DEATH_TIMEOUT_S: Final = 10.0
+"""What starves is not killed, and no sync ends: 10,000 endpoints take 3 s with memory enough."""
+DEATH_TIMEOUT_PER_PROGRAMMED: Final = 3.0
+"""Times as long as the node with the highest limit took: times wander by 2."""
 SURVIVES: Final = Expectation(
     programming="programmed", ready_throughout=True, no_fates=tuple(sorted(BAD_FATES))
 )
@@ -203,14 +203,15 @@ class _Search:
         self._last = measurement
         outcome = measurement.outcome
         died_earlier = f" in its {each.replace('_', ' ')}" if each != phase else ""
+        survived = _survived(verdict, outcome)
+        told = f"{describe_outcome(outcome)}{died_earlier}"
         return LimitTrial(
             limit_bytes=limit_bytes,
-            survived={"pass": True, "fail": False, "unknown": None}[verdict.result],
-            why=f"{describe_outcome(outcome)}{died_earlier}"
-            if verdict.result != "unknown"
-            else "; ".join(verdict.reasons),
+            survived=survived,
+            why="; ".join(verdict.reasons) if survived is None else told,
             folder=measurement.folder.path.name,
             elapsed_s=0.0,
+            starved=survived is False and outcome.programming == "timed_out" and not outcome.victims,
             nft_bytes_peak=outcome.nft_bytes_peak,
             charged_bytes_peak=outcome.charged_bytes_peak,
             unreclaimable_bytes_peak=outcome.unreclaimable_bytes_peak,
@@ -220,13 +221,24 @@ class _Search:
     @property
     def _watch(self) -> Watch:
         """Until the first failure, or until it took far longer than where there was memory enough."""
-        took_s = [trial.programmed_after_s for trial in self.trials if trial.programmed_after_s is not None]
-        if not took_s:
+        first = next((trial for trial in self.trials if trial.programmed_after_s is not None), None)
+        if first is None or first.programmed_after_s is None:
             return Watch(failures=1)
-        return Watch(failures=1, timeout_s=DEATH_TIMEOUT_S + DEATH_TIMEOUT_PER_PROGRAMMED * max(took_s))
+        patience_s = DEATH_TIMEOUT_PER_PROGRAMMED * first.programmed_after_s
+        return Watch(failures=1, timeout_s=DEATH_TIMEOUT_S + patience_s)
 
     def _dead(self, limit_bytes: int, why: str) -> LimitTrial:
         return LimitTrial(limit_bytes=limit_bytes, survived=False, why=why, folder="", elapsed_s=0.0)
+
+
+def _survived(verdict: Verdict, outcome: Outcome) -> bool | None:
+    """Whether the node did; None where that can't be told.
+
+    What was not programmed in time starves, also where all its rules came in the end and it is unknown when.
+    """
+    if verdict.result == "unknown" and outcome.programming != "timed_out":
+        return None
+    return verdict.result == "pass"
 
 
 def _judged(measurement: Measurement) -> Verdict:

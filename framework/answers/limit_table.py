@@ -13,11 +13,12 @@ from rich.text import Text
 
 from framework.analysis import PHASE_WORDS, bounded_mib, describe_ballast
 from framework.analysis.limit_search import LimitEdge, LimitTrial
-from framework.answers.limit import LimitResult
+from framework.answers.limit import DEATH_TIMEOUT_PER_PROGRAMMED, DEATH_TIMEOUT_S, LimitResult
 from framework.report import basis_lines
 from framework.units import mib
 
 _WORDS: Final = {True: ("survived", "green"), False: ("died", "red"), None: ("unknown", "yellow")}
+_STARVED: Final = ("starved", "red")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,11 @@ class LimitTable:
 
 def trial_line(trial: LimitTrial) -> str:
     """One trial in one line."""
-    return f"{mib(trial.limit_bytes)} MiB: {_WORDS[trial.survived][0]}, {trial.why} ({trial.elapsed_s:.0f} s)"
+    return f"{mib(trial.limit_bytes)} MiB: {_word(trial)[0]}, {trial.why} ({trial.elapsed_s:.0f} s)"
+
+
+def _word(trial: LimitTrial) -> tuple[str, str]:
+    return _STARVED if trial.starved else _WORDS[trial.survived]
 
 
 def answer_lines(result: LimitResult) -> Iterator[str]:
@@ -56,11 +61,13 @@ def answer_lines(result: LimitResult) -> Iterator[str]:
         f"({found.surviving_trials} of {found.surviving_trials} trials)."
     )
     if found.killing_bytes is None:
-        yield "No limit killed, down to the smallest that a node can have."
+        yield "No limit killed or starved, down to the smallest that a node can have."
     else:
+        starved = sum(trial.starved for trial in result.trials if trial.limit_bytes == found.killing_bytes)
         yield (
-            f"Largest limit that killed: {mib(found.killing_bytes)} MiB "
-            f"({found.killing_deaths} of {found.killing_trials} trials)."
+            f"Largest limit that killed or starved: {mib(found.killing_bytes)} MiB "
+            f"({found.killing_deaths} of {found.killing_trials} trials"
+            f"{f', {starved} of them starved' if starved else ''})."
         )
     untold = sum(trial.survived is None for trial in result.trials)
     spread = f"{_chance(found)}{f', {untold} told nothing' if untold else ''}"
@@ -73,12 +80,12 @@ def answer_lines(result: LimitResult) -> Iterator[str]:
 
 
 def _chance(found: LimitEdge) -> str:
-    """Which limits now killed and now did not."""
+    """Which limits now killed or starved and now did not."""
     low, high = found.lowest_survived_bytes, found.killing_bytes
     if low is None or high is None or low > high:
         return "no limit did both"
     if low == high:
-        return f"{mib(high)} MiB now killed and now did not"
+        return f"{mib(high)} MiB now did and now did not"
     return f"chance decided from {mib(low)} to {mib(high)} MiB"
 
 
@@ -100,7 +107,7 @@ def _table(result: LimitResult, style: box.Box) -> Table:
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("outcome", min_width=20)
     for trial in sorted(result.trials, key=lambda each: each.limit_bytes):
-        word, colour = _WORDS[trial.survived]
+        word, colour = _word(trial)
         table.add_row(
             mib(trial.limit_bytes),
             bounded_mib(trial.nft_bytes_peak),
@@ -113,7 +120,8 @@ def _table(result: LimitResult, style: box.Box) -> Table:
 
 def _notes(result: LimitResult) -> Iterator[str]:
     yield (
-        "Survived: programmed, Ready throughout, and nothing was killed. A node that starves, or whose nft "
-        "is killed once, died."
+        "Survived: programmed, Ready throughout, and nothing was killed. Died: nft was killed once, or "
+        "worse. Starved: nothing was killed, but it was not programmed in "
+        f"{DEATH_TIMEOUT_S:.0f} s and {DEATH_TIMEOUT_PER_PROGRAMMED:.0f} times what the highest limit took."
     )
     yield from basis_lines([result.environment], result.fidelity)

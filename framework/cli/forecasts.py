@@ -36,7 +36,7 @@ from framework.cli.app import (
 from framework.cluster import ExistingSettings
 from framework.command_lab import command_lab
 from framework.errors import BadInputError
-from framework.profiles import parse_ballast
+from framework.profiles import parse_ballast, unreclaimable_bytes
 from framework.spec import require_count, require_version
 from framework.twin import TWIN_LAB
 from framework.units import parse_bytes, parse_count
@@ -100,8 +100,7 @@ def forecast(
     instead, and judged by models that come with kilonode or by --model: status 0 is green, 6 amber, 4 red, 5
     unknown.
     """
-    beside = parse_ballast(ballast or (LIVE_BALLAST if live else "0"))
-    ballast_bytes = sum(each.memory_bytes for each in beside if each.content == "anonymous")
+    ballast_bytes = unreclaimable_bytes(parse_ballast(ballast or (LIVE_BALLAST if live else "0")))
     versions = [require_version(version, where="--kube-proxy") for version in kube_proxies or ()]
     if model is not None:
         refuse_beside(command, "--model", ("--up-to", "--check"), why="nothing is measured")

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 else:
     kubernetes = LazyModule("kubernetes")
 
-METRICS_TIMEOUT_S: Final = 10.0
+METRICS_TIMEOUT_S: Final = 3.0
+"""It answers in milliseconds, unless its node starves."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from framework.analysis.forecast import (
     ENDPOINTS_MAX,
     HEAP_AT_SCALE,
     PORT_DEVIATION,
-    RESERVE_BYTES,
     UNTESTED_SHARE,
     Colour,
     Endurance,
@@ -37,6 +36,7 @@ from framework.analysis.forecast import (
     predict,
     unreclaimable,
 )
+from framework.analysis.limit_search import RESERVE_BYTES
 from framework.units import GIB, MIB
 
 Law = Callable[[Load], float | None]

@@ -24,7 +24,12 @@ TRIALS_MAX = 200
 
 
 def a_trial(
-    limit_bytes: int, survived: bool | None, *, needs_bytes: int | None = None, takes_bytes: int | None = None
+    limit_bytes: int,
+    survived: bool | None,
+    *,
+    starved: bool = False,
+    needs_bytes: int | None = None,
+    takes_bytes: int | None = None,
 ) -> LimitTrial:
     def told(figure: int | None) -> Measure | None:
         if figure is None or survived is not True:
@@ -34,9 +39,10 @@ def a_trial(
     return LimitTrial(
         limit_bytes=limit_bytes,
         survived=survived,
-        why="",
+        why="it was so",
         folder="trial",
         elapsed_s=20.0,
+        starved=starved,
         charged_bytes_peak=told(min(takes_bytes, limit_bytes) if takes_bytes else None),
         unreclaimable_bytes_peak=told(needs_bytes),
     )
@@ -70,18 +76,24 @@ class TestSearch:
     def test_begins_at_the_highest(self) -> None:
         assert next_limit(a_search(), []) == 4 * GIB
 
-    def test_then_tries_what_was_needed(self) -> None:
-        trials = [a_trial(4 * GIB, True, needs_bytes=210 * MIB)]
+    def test_then_tries_what_was_needed_and_some_page_cache(self) -> None:
+        trials = [a_trial(4 * GIB, True, needs_bytes=199 * MIB)]
         assert next_limit(a_search(), trials) == 208 * MIB
 
-    def test_of_a_node_like_any_takes_ten_trials(self) -> None:
+    @pytest.mark.parametrize(("edge_mib", "count"), [(215, 7), (300, 11), (180, 8)])
+    def test_of_a_node_like_any_takes_seven_trials_and_of_others_few_more(
+        self, edge_mib: int, count: int
+    ) -> None:
         trials = searched(
-            a_search(), lambda limit, _: limit >= 300 * MIB, needs_bytes=210 * MIB, takes_bytes=413 * MIB
+            a_search(), lambda limit, _: limit >= edge_mib * MIB, needs_bytes=199 * MIB, takes_bytes=413 * MIB
         )
         found = edge(trials)
-        assert (found.killing_bytes, found.surviving_bytes) == (288 * MIB, 304 * MIB)
+        assert found.killing_bytes is not None
+        assert found.surviving_bytes is not None
+        assert found.killing_bytes < edge_mib * MIB <= found.surviving_bytes
+        assert found.surviving_bytes - found.killing_bytes == 16 * MIB
         assert (found.killing_trials, found.surviving_trials) == (3, 3)
-        assert len(trials) == 10
+        assert len(trials) == count
 
     @settings(max_examples=200)
     @given(
@@ -108,7 +120,7 @@ class TestSearch:
         assert found.killing_bytes < edge_mib * MIB
         assert found.killing_trials >= repeats
         assert found.surviving_bytes - found.killing_bytes == search.resolution_bytes
-        assert found.chance_bytes == 0
+        assert found.lowest_survived_bytes == found.surviving_bytes
 
     @settings(max_examples=200)
     @given(
@@ -145,10 +157,10 @@ class TestSearch:
         assert edge(trials).killing_bytes is None
 
     def test_passes_over_what_told_nothing(self) -> None:
-        told = [a_trial(4 * GIB, True, needs_bytes=200 * MIB), a_trial(192 * MIB, None)]
-        assert next_limit(a_search(), told) == 192 * MIB
-        assert untold(told, 192 * MIB) == ()
-        assert untold([*told, *[a_trial(192 * MIB, None)] * 2], 192 * MIB) == ("",)
+        told = [a_trial(4 * GIB, True, needs_bytes=200 * MIB), a_trial(224 * MIB, None)]
+        assert next_limit(a_search(), told) == 224 * MIB
+        assert untold(told, 224 * MIB) == ()
+        assert untold([*told, *[a_trial(224 * MIB, None)] * 2], 224 * MIB) == ("it was so",)
 
 
 class TestEdge:
@@ -160,7 +172,8 @@ class TestEdge:
 
     def test_says_how_wide_chance_reaches(self) -> None:
         trials = [a_trial(288 * MIB, True), a_trial(320 * MIB, False), a_trial(336 * MIB, True)]
-        assert edge(trials).chance_bytes == 32 * MIB
+        found = edge(trials)
+        assert (found.lowest_survived_bytes, found.killing_bytes) == (288 * MIB, 320 * MIB)
 
 
 class TestTrialsLeft:
