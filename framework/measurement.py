@@ -42,9 +42,10 @@ from framework.analysis import (
     refusals,
 )
 from framework.capture import Clock, Marks, Observers, Window
-from framework.errors import BadInputError
+from framework.errors import BadInputError, TimeLimitError
 from framework.fleet import REAL_NODE_ZONE
 from framework.lab import Lab
+from framework.log import get_logger
 from framework.observe import delete_ruleset, read_iptables, read_ruleset
 from framework.outcome import (
     Asked,
@@ -67,6 +68,8 @@ from framework.spec import DAEMON_NAMES, ManyServicesSpec, RealNodeSpec, Service
 from framework.traffic import Client
 from framework.wait import wait_until
 from framework.workload import DaemonSetService, Workload, answering, programmed
+
+log = get_logger(__name__)
 
 BASELINE_TIMEOUT_S: Final = 60.0
 PROGRAM_TIMEOUT_S: Final = 180.0
@@ -480,7 +483,14 @@ class RealNode:
         return _Settled(self._clock.now_s(), None, ruleset)
 
     def _listing(self, service: Workload) -> Ruleset | None:
-        """What the node's kernel holds; None where nobody can look."""
+        """What the node's kernel holds; None where nobody can look, or an nft that starves is in the way."""
+        try:
+            return self._listed(service)
+        except TimeLimitError as error:
+            log.warning("%s: %s", self.name, error.what)
+            return None
+
+    def _listed(self, service: Workload) -> Ruleset | None:
         netns, services, pairs = self._host.netns, service.full_names, service.pairs
         if netns is None:
             remote = self._host.remote

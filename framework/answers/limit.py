@@ -40,7 +40,7 @@ FORMAT: Final = 1
 LIMIT_FILE: Final = "limit.json"
 DEATH_TIMEOUT_S: Final = 10.0
 """What starves is not killed, and no sync ends: 10,000 endpoints take 3 s with memory enough."""
-DEATH_TIMEOUT_PER_PROGRAMMED: Final = 3.0
+DEATH_TIMEOUT_PER_PROGRAMMED: Final = 2.0
 """Times as long as the node with the highest limit took: times wander by 2."""
 SURVIVES: Final = Expectation(
     programming="programmed", ready_throughout=True, no_fates=tuple(sorted(BAD_FATES))

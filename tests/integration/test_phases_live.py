@@ -41,6 +41,19 @@ def test_it(real_node, daemonset_service):
     node.move_to_zone("zone-3")
     node.program(near).expect(good)
 """
+NO_LISTING = f"""
+from framework import Expectation, measurement
+from framework.errors import TimeLimitError
+
+def test_it(real_node, daemonset_service, monkeypatch):
+    def late(**_):
+        raise TimeLimitError("the listing did not end in time", remedy="wait")
+
+    monkeypatch.setattr(measurement, "read_ruleset", late)
+    node = real_node(memory="900MiB", kube_proxy="1.35.0")
+    service = daemonset_service(endpoints={ENDPOINTS}, mode="endpointslices")
+    node.program(service).expect(Expectation(programming="programmed"))
+"""
 PHASES = (
     "first_programming",
     "endpoints_changed",
@@ -136,3 +149,12 @@ def test_a_kubelet_that_ended_is_back_as_its_unit_would_have_it(measured: dict[i
     assert 9 < loop.down_s < 13
     words = [event.what for event in timeline(evidence(measured[6]))]
     assert "kubelet started again after 10 s" in words
+
+
+def test_a_listing_that_never_ends_leaves_it_unknown_and_the_measurement_whole(
+    tell: Callable[..., Story],
+) -> None:
+    story = tell(NO_LISTING)
+    assert story.end(TIMEOUT_S) == pytest.ExitCode.TESTS_FAILED, story.output
+    assert "there is no listing of the ruleset to confirm it" in story.output
+    assert "unknown" in story.output

@@ -68,7 +68,7 @@ class TestAnswer:
     def test_says_what_was_asked_and_how_starving_is_judged(self) -> None:
         text = shown(a_result(*trials_of(64, "survived")))
         assert "10,000 endpoints, kube-proxy 1.35.0, first programming, ballast none" in text
-        assert "not programmed in 10 s and 3 times what the highest limit took" in text
+        assert "not programmed in 10 s and 2 times what the highest limit took" in text
 
     @pytest.mark.parametrize(("complete", "words"), [(True, False), (False, True)])
     def test_of_an_interrupted_search_says_so(self, *, complete: bool, words: bool) -> None:

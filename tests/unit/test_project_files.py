@@ -16,11 +16,12 @@ from framework.process import run
 
 PROJECT = Path(__file__).parents[2]
 MACHINE = re.compile(
-    rb"(?<![\w.~-])/(?:work|root|home/\w+)/[\w.]"
+    rb"(?<![\w.~-])/(?:work|root|home/(?!alice\b|bob\b|carol\b)\w+)/[\w.]"
     rb"|(?:index-url|GOPROXY=https?:|artifactory|nexus|pypi\.(?!org)\w+\.)",
     re.IGNORECASE,
 )
-"""A path below somebody's home or workplace, or the name of a package mirror."""
+"""A path below somebody's home or workplace, or the name of a package mirror. Alice, Bob and Carol are
+nobody."""
 
 
 @pytest.fixture(scope="module")
