@@ -52,6 +52,7 @@ _CONTAINER_CONTROLLERS: Final = ("cpu", "cpuset", "hugetlb", "io", "memory", "pi
 """What kubelet looks for in its ``cgroupRoot`` (getSupportedUnifiedControllers in its
 pkg/kubelet/cm/cgroup_v2_manager_linux.go), and runc's io."""
 _STAT_BYTES_MAX: Final = 16384
+_PROCS_BYTES: Final = 65_536
 
 
 def detect_mode(root: Path = CGROUP_ROOT) -> CgroupMode:
@@ -239,14 +240,23 @@ class MemoryCgroup:
 
     def pids(self) -> tuple[int, ...]:
         """The processes inside, those of the cgroups below included; none when it does not exist."""
-        pids: list[int] = []
-        for cgroup in self.walk():
-            try:
-                pids.extend(map(int, cgroup.procs_path.read_text().split()))
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENODEV):
-                    raise
-        return tuple(pids)
+        return tuple(pid for cgroup in self.walk() for pid in cgroup.own_pids())
+
+    def own_pids(self) -> tuple[int, ...]:
+        """The processes that are in it itself; none when it does not exist."""
+        try:
+            fd = os.open(f"{self.path}/cgroup.procs", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return ()
+        try:
+            text = b"".join(iter(lambda: os.read(fd, _PROCS_BYTES), b""))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return ()
+        finally:
+            os.close(fd)
+        return tuple(map(int, text.split()))
 
     def kill_all(self, timeout_s: float = KILL_TIMEOUT_S) -> None:
         """SIGKILL everything inside, again and again until nothing is left.

@@ -30,5 +30,9 @@ class MissingRequirementError(KilonodeError):
     """This machine lacks a privilege, tool or resource; under pytest a skip (a failure with --strict-env)."""
 
 
+class LeftOutError(MissingRequirementError):
+    """What the user's own options leave out; always a skip, and with --strict-env too: nothing is lacking."""
+
+
 class TimeLimitError(KilonodeError):
     """Something did not happen within its named time limit; carries the last state that was seen."""

@@ -31,7 +31,7 @@ from framework.cluster import (
     KindSettings,
     control_plane_logs,
 )
-from framework.errors import KilonodeError, MissingRequirementError
+from framework.errors import KilonodeError, LeftOutError, MissingRequirementError
 from framework.fleet import Fleet, Snapshots
 from framework.ground import ExistingGround, Ground
 from framework.ledger import Ledger
@@ -161,23 +161,23 @@ class Lab:
             raise lost
 
     def grow_fleet(self, nodes: int) -> None:
-        """Have at least ``nodes`` fake nodes. Raises MissingRequirementError beyond ``max_nodes``."""
+        """Have at least ``nodes`` fake nodes. Raises LeftOutError beyond ``max_nodes``."""
         self.require_allowed(nodes)
         self.ground.grow_to(nodes, in_use=self._in_use)
 
     def set_fleet(self, nodes: int) -> None:
         """Have exactly ``nodes`` fake nodes, which may be 0.
 
-        Raises MissingRequirementError beyond ``max_nodes``, BadInputError for less than a real node or a
+        Raises LeftOutError beyond ``max_nodes``, BadInputError for less than a real node or a
         Service stands on.
         """
         self.require_allowed(nodes)
         self.ground.set_to(nodes, in_use=self._in_use)
 
     def require_allowed(self, nodes: int) -> None:
-        """Raises MissingRequirementError for more fake nodes than ``max_nodes``."""
+        """Raises LeftOutError for more fake nodes than ``max_nodes``."""
         if nodes > self.settings.max_nodes:
-            raise MissingRequirementError(
+            raise LeftOutError(
                 f"{nodes:,} fake nodes are needed and --max-nodes is {self.settings.max_nodes:,}",
                 remedy=f"give --max-nodes {nodes}",
             )

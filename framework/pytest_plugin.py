@@ -24,7 +24,7 @@ from rich.console import Console
 from framework.binaries import Binaries, show_progress
 from framework.capture import Clock
 from framework.cluster import HOST_PROGRAMS, ExistingCluster, ExistingSettings, KindSettings
-from framework.errors import BadInputError, KilonodeError, MissingRequirementError
+from framework.errors import BadInputError, KilonodeError, LeftOutError, MissingRequirementError
 from framework.lab import ClusterKind, Lab, LabSettings
 from framework.measurement import RealNode
 from framework.outcome import RunResult
@@ -301,7 +301,7 @@ def _skipping(item: pytest.Item) -> Generator[None, Any, Any]:
     try:
         return (yield)
     except MissingRequirementError as error:
-        if state.strict:
+        if state.strict and not isinstance(error, LeftOutError):
             pytest.fail(f"--strict-env: {error}", pytrace=False)
         _note_skip(item, state, str(error))
         pytest.skip(str(error))
@@ -349,7 +349,9 @@ def _lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
         wanted += [binaries.request(name) for name in HOST_PROGRAMS]
     with show_progress(console) as progress:
         binaries.ensure_all(list(dict.fromkeys(wanted)), progress=progress)
-    run_folder = RunFolder.create(state.runs, command=["pytest", *sys.argv[1:]])
+    run_folder = RunFolder.create(
+        state.runs, command=["pytest", *map(str, pytestconfig.invocation_params.args)]
+    )
     state.lab = Lab(state.settings, binaries=binaries, run_folder=run_folder, reporter=PhaseDisplay(console))
     try:
         yield state.lab

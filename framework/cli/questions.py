@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from framework.analysis.limit_search import LimitSearch
-from framework.answers import LimitAsked, LimitTable, find_limit, load_limit, trial_line
+from framework.answers import LIMIT_FILE, LimitAsked, LimitTable, find_limit, load_limit, trial_line
 from framework.binaries import Binaries
 from framework.cli.app import (
     EXIT_BAD_NEWS,
@@ -172,18 +172,22 @@ def search_limit(
         mode=_one_of(endpoint_mode, AskedMode, where="--endpoint-mode"),
         keep=False,
     )
-    errors = Console(stderr=True)
-    with command_lab(Binaries(), [asked.kube_proxy], settings, runs=RUNS, console=errors) as lab:
-        result = find_limit(
-            lab,
-            asked,
-            earlier=earlier.trials if earlier is not None else (),
-            on_trial=lambda trial: errors.print(trial_line(trial), highlight=False, soft_wrap=True),
-        )
-        folder = lab.run_folder.path
+    console, errors = plain_console(), Console(stderr=True)
+    folder: Path | None = None
+    try:
+        with command_lab(Binaries(), [asked.kube_proxy], settings, runs=RUNS, console=errors) as lab:
+            folder = lab.run_folder.path
+            result = find_limit(
+                lab,
+                asked,
+                earlier=earlier.trials if earlier is not None else (),
+                on_trial=lambda trial: errors.print(trial_line(trial), highlight=False, soft_wrap=True),
+            )
+    except KeyboardInterrupt:
+        _tell_how_to_go_on(folder, console)
+        raise
     if json_file is not None:
         write_versioned(json_file, result)
-    console = plain_console()
     console.print(LimitTable(result))
     console.print(f"Full result: {folder}", highlight=False, soft_wrap=True)
     surviving_bytes = result.edge.surviving_bytes
@@ -191,6 +195,16 @@ def search_limit(
         raise typer.Exit(EXIT_FAILED)
     if fits_bytes is not None and surviving_bytes > fits_bytes:
         raise typer.Exit(EXIT_BAD_NEWS)
+
+
+def _tell_how_to_go_on(folder: Path | None, console: Console) -> None:
+    """What an interrupted search in the run ``folder`` knows, if it knows anything yet."""
+    if folder is None or not (folder / LIMIT_FILE).is_file():
+        return
+    known = load_limit(folder)
+    if known.trials:
+        console.print(LimitTable(known))
+        console.print(f"Go on with: kilonode limit --resume {folder}", highlight=False, soft_wrap=True)
 
 
 def _limit_asked(

@@ -7,6 +7,7 @@ them. What lives for less than the interval is missed here and has its exit reco
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ from framework.outcome import ProcessTrack
 from framework.ticker import Ticker, Ticking
 
 INTERVAL_S: Final = 0.1
+WALK_INTERVAL_S: Final = 1.0
+"""Cgroups come and go with pods; to look for them is most of what a look would cost."""
 LOOKS_MAX: Final = 20_000
 """Half an hour; later looks thin the series out by half, so that it always spans all."""
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -50,6 +53,8 @@ class ProcessSampler(Ticking):
         self._zero_s = zero_s
         self._proc = proc or ProcReader()
         self._lock = threading.Lock()
+        self._cgroups: tuple[MemoryCgroup, ...] = ()
+        self._walk_at_s = -math.inf
         self._series: BoundedSeries[_Look] = BoundedSeries(looks_max)
         self._ticker = Ticker("kilonode-processes", interval_s, self._look)
 
@@ -73,8 +78,11 @@ class ProcessSampler(Ticking):
 
     def _look(self) -> None:
         at_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self._zero_s
+        if at_s >= self._walk_at_s:
+            self._cgroups = tuple(self._cgroup.walk())
+            self._walk_at_s = at_s + WALK_INTERVAL_S
         held = {}
-        for pid in self._cgroup.pids():
+        for pid in (pid for cgroup in self._cgroups for pid in cgroup.own_pids()):
             pages, comm = self._proc.anonymous_pages(pid), self._proc.comm(pid)
             if pages is not None and comm:
                 held[pid, comm] = pages * _PAGE_BYTES

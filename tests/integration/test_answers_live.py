@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,10 @@ def test_story(real_node, daemonset_service):
 """
 
 
+def environment(live_state: Path) -> dict[str, str]:
+    return {**os.environ, STATE_ENV: str(live_state), "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
 @pytest.fixture
 def kilonode(tmp_path: Path, live_state: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """``kilonode(*words)`` runs a command in an empty folder; a traceback is a failure."""
@@ -57,7 +62,7 @@ def kilonode(tmp_path: Path, live_state: Path) -> Callable[..., subprocess.Compl
             [*KILONODE, *words],
             check=False,
             cwd=folder,
-            env={**os.environ, STATE_ENV: str(live_state), "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=environment(live_state),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -72,9 +77,32 @@ def kilonode(tmp_path: Path, live_state: Path) -> Callable[..., subprocess.Compl
 Kilonode = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_the_limit_of_a_small_node(kilonode: Kilonode, tmp_path: Path) -> None:
+def interrupted_after_a_trial(folder: Path, live_state: Path, *options: str) -> str:
+    """Standard output of a search for the limit that is sent SIGINT once a node has survived."""
+    with subprocess.Popen(
+        [*KILONODE, "limit", *options],
+        cwd=folder,
+        env=environment(live_state),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as search:
+        assert search.stderr is not None
+        assert any(": survived, " in line for line in search.stderr)
+        search.send_signal(signal.SIGINT)
+        out, _ = search.communicate(timeout=TIMEOUT_S)
+    return out
+
+
+def test_the_limit_of_a_small_node_by_a_search_that_is_interrupted(
+    kilonode: Kilonode, tmp_path: Path, live_state: Path
+) -> None:
     options = ("--endpoints", "500", "--highest", "192MiB", "--resolution", "64MiB", "--repeats", "1")
-    done = kilonode("limit", *options, "--fits", "64MiB", "--json", "limit.json")
+    before = interrupted_after_a_trial(tmp_path, live_state, *options)
+    assert "The search was interrupted" in before
+    (run,) = re.findall(r"^Go on with: kilonode limit --resume (\S+)$", before, re.MULTILINE)
+    first = load_limit(tmp_path / run)
+    done = kilonode("limit", "--resume", run, "--fits", "64MiB", "--json", "limit.json")
     answer = load_limit(tmp_path / "limit.json")
     found = answer.edge
     assert answer.complete
@@ -85,10 +113,10 @@ def test_the_limit_of_a_small_node(kilonode: Kilonode, tmp_path: Path) -> None:
     assert done.returncode == (4 if found.surviving_bytes > 64 * MIB else 0), done.stderr
     assert f"Smallest limit that survived: {found.surviving_bytes // MIB}" in done.stdout
     folders = {path.parent.name for path in tmp_path.glob("runs/latest/*/result.json")}
+    folders |= {path.parent.name for path in tmp_path.glob(f"{run}/*/result.json")}
     assert {trial.folder for trial in answer.trials if trial.folder} <= folders
-    again = kilonode("limit", "--resume", "latest", "--json", "again.json")
-    assert again.returncode == 0, again.stderr
-    assert load_limit(tmp_path / "again.json").trials == answer.trials
+    assert answer.trials[: len(first.trials)] == first.trials
+    assert answer.asked == first.asked
 
 
 def test_a_forecast_and_the_same_from_its_file(kilonode: Kilonode, tmp_path: Path) -> None:

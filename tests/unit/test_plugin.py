@@ -215,6 +215,23 @@ class TestWhatThisMachineLacks:
         assert result.ret == pytest.ExitCode.TESTS_FAILED
         result.stdout.fnmatch_lines(["--strict-env: there is no KVM here*"])
 
+    def test_is_a_skip_all_the_same_where_an_option_leaves_it_out(
+        self, pytester: pytest.Pytester, fakes: Fakes
+    ) -> None:
+        pytester.makepyfile(
+            "import pytest\n"
+            "from framework.errors import LeftOutError\n"
+            "@pytest.fixture\n"
+            "def large(lab):\n"
+            "    raise LeftOutError('100,000 fake nodes are needed', remedy='give --max-nodes 100000')\n"
+            "def test_it(large): ...\n"
+            "def test_that(lab):\n"
+            "    raise LeftOutError('100,000 fake nodes are needed', remedy='give --max-nodes 100000')\n"
+        )
+        result = run_pytest(pytester, "--strict-env")
+        result.assert_outcomes(skipped=2)
+        assert result.ret == pytest.ExitCode.OK
+
     def test_shows_in_the_table(self, pytester: pytest.Pytester, fakes: Fakes) -> None:
         pytester.makepyfile(
             "from framework import MissingRequirementError, endpoints_ladder\n"
