@@ -56,12 +56,12 @@ class Plan(Spec, frozen=True, kw_only=True):
 PLANS: Final[dict[Size, Plan]] = {
     "standard": Plan(
         options=("--max-nodes", "10k"),
-        memory_bytes=12 * GIB,
+        memory_bytes=6 * GIB,
         what="the default scenarios up to 10,000 endpoints",
     ),
     "large": Plan(
         options=("--max-nodes", "100k"),
-        memory_bytes=22 * GIB,
+        memory_bytes=24 * GIB,
         what="the default scenarios up to 100,000 endpoints",
     ),
 }

@@ -144,7 +144,7 @@ def search_limit(
     """Search how much memory a node needs: the smallest limit that survives, the largest that kills.
 
     One cluster and fleet; each trial is a fresh node in a fresh memory cgroup with the real kubelet,
-    containerd, kube-proxy and nft. 10,000 endpoints take about four minutes. Ends with status 1 where even
+    containerd, kube-proxy and nft. 10,000 endpoints take three to six minutes. Ends with status 1 where even
     the highest limit kills.
     """
     if resume:
