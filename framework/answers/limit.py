@@ -125,8 +125,8 @@ def find_limit(
                 remedy="run it on a machine with less other load",
             )
         search.try_limit(limit_bytes)
-        on_trial(search.trials[-1])
         answer = search.answer(complete=next_limit(asked.search, search.trials) is None)
+        on_trial(search.trials[-1])
     return answer
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Story
 
 KILONODE = (sys.executable, "-c", "from framework.cli import main; main()")
-TIMEOUT_S = 300.0
+TIMEOUT_S = 600.0
 ENDPOINTS = 1000
 LIVE_ENDPOINTS = 700
 MEASURES = f"""
