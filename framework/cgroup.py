@@ -245,7 +245,7 @@ class MemoryCgroup:
     def own_pids(self) -> tuple[int, ...]:
         """The processes that are in it itself; none when it does not exist."""
         try:
-            fd = os.open(f"{self.path}/cgroup.procs", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.procs_path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return ()
         try:

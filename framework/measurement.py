@@ -22,7 +22,6 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -66,6 +65,7 @@ from framework.realnode import Node
 from framework.report import FORMAT, MeasurementFolder
 from framework.spec import DAEMON_NAMES, ManyServicesSpec, RealNodeSpec, ServiceSpec
 from framework.traffic import Client
+from framework.versioned_file import now_utc
 from framework.wait import wait_until
 from framework.workload import DaemonSetService, Workload, answering, programmed
 
@@ -595,7 +595,7 @@ class RealNode:
             format=FORMAT,
             run_id=self._lab.run_folder.session.run_id,
             test_id=self._test_id,
-            started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            started_utc=now_utc(),
             stage="started",
             parameters={
                 "phase": act.phase,

@@ -155,8 +155,8 @@ def make_forecast(lab: Lab, asked: ForecastAsked, *, on_cell: Callable[[str], ob
             found = _measure(lab, nodes, cell)
             checks = tuple(
                 check
-                for model, sample in zip(models, found, strict=True)
-                for check in _checks(model, sample, nodes[models.index(model)].measurements[-1])
+                for model, sample, node in zip(models, found, nodes, strict=True)
+                for check in _checks(model, sample, node.measurements[-1])
             )
             on_cell(cell.words)
         result = ForecastResult(

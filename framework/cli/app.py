@@ -89,6 +89,12 @@ def require_folder(path: Path | None) -> Path | None:
     return path
 
 
+OneRun = Annotated[
+    str, typer.Argument(metavar="[RUN]", help="A run's folder or name, or one measurement's folder.")
+]
+SomeRuns = Annotated[
+    list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs' folders, or their names in runs/.")
+]
 KubeProxies = Annotated[
     list[str] | None, typer.Option("--kube-proxy", metavar="VERSION", help="Exact version; may be repeated.")
 ]

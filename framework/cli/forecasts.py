@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
+import msgspec
 import typer
 from rich.console import Console
 
@@ -152,17 +153,13 @@ def _chosen(found: ForecastResult, kube_proxies: Sequence[str], target: int) -> 
                 where="--model",
                 remedy=f"give one of {', '.join(known)}",
             )
-    models = tuple(each for each in found.models if not kube_proxies or each.kube_proxy in kube_proxies)
+    wanted = kube_proxies or known
     checks = found.checks if found.target == target else ()
-    return ForecastResult(
-        format=found.format,
-        made_utc=found.made_utc,
-        command=found.command,
+    return msgspec.structs.replace(
+        found,
         target=target,
-        models=models,
-        checks=tuple(each for each in checks if not kube_proxies or each.kube_proxy in kube_proxies),
-        environment=found.environment,
-        fidelity=found.fidelity,
+        models=tuple(each for each in found.models if each.kube_proxy in wanted),
+        checks=tuple(each for each in checks if each.kube_proxy in wanted),
     )
 
 

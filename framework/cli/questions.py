@@ -211,10 +211,10 @@ def _limit_asked(
     endpoints: str, kube_proxy: str, phase: str, ballast: str, search: LimitSearch
 ) -> LimitAsked:
     binaries = Binaries()
-    version = kube_proxy or binaries.default_kube_proxies()[0]
-    binaries.check_skew(require_version(version, where="--kube-proxy"))
+    version = require_version(kube_proxy or binaries.default_kube_proxies()[0], where="--kube-proxy")
+    binaries.check_skew(version)
     return LimitAsked(
-        kube_proxy=require_version(version, where="--kube-proxy"),
+        kube_proxy=version,
         endpoints=parse_count(endpoints, where="--endpoints"),
         phase=_one_of(phase, Phase, where="--phase"),
         search=search,

@@ -30,6 +30,7 @@ from framework.cli.app import (
     EXIT_UNKNOWN,
     RUNS,
     JsonFile,
+    OneRun,
     app,
     plain_console,
     require_folder,
@@ -48,9 +49,7 @@ from framework.versioned_file import write_versioned
 
 @app.command("bundle")
 def make_bundle(
-    run: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="A run's folder or name, or one measurement's folder.")
-    ] = "latest",
+    run: OneRun = "latest",
     measurement: Annotated[
         str,
         typer.Option(

@@ -9,7 +9,16 @@ import typer
 
 from framework.analysis.comparison import compare
 from framework.claims import ClaimsTable, judge_claims, load_claims
-from framework.cli.app import EXIT_BAD_NEWS, EXIT_UNKNOWN, JsonFile, app, plain_console, run_folder
+from framework.cli.app import (
+    EXIT_BAD_NEWS,
+    EXIT_UNKNOWN,
+    JsonFile,
+    OneRun,
+    SomeRuns,
+    app,
+    plain_console,
+    run_folder,
+)
 from framework.errors import BadInputError
 from framework.page import markdown, report, write_report
 from framework.report import (
@@ -27,9 +36,7 @@ from framework.versioned_file import write_versioned
 
 @app.command()
 def show(
-    runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs' folders, or their names in runs/.")
-    ] = None,
+    runs: SomeRuns = None,
 ) -> None:
     """Show the results of a run again, as the table that ended it; those of several side by side.
 
@@ -44,9 +51,7 @@ def show(
 
 @app.command("claims")
 def list_claims(
-    runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs' folders, or their names in runs/.")
-    ] = None,
+    runs: SomeRuns = None,
     stages: Annotated[
         list[Path] | None,
         typer.Option(
@@ -112,9 +117,7 @@ def compare_runs(
 
 @app.command("report")
 def make_report(
-    run: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="A run's folder or name, or one measurement's folder.")
-    ] = "latest",
+    run: OneRun = "latest",
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print it as Markdown instead, for an issue or a comment.")
     ] = False,

@@ -100,9 +100,9 @@ class Report:
 def report(results: Sequence[RunResult], session: Session | None, claims: Claims) -> Report:
     """The report of ``results``, in the order of measuring."""
     verdicts = tuple(_verdict(result) for result in results)
-    drawn = _telling(results)
+    sampled = _over_time(results)
+    drawn = sampled[:TIMELINES_MAX]
     measured = [result for result in results if result.outcome is not None]
-    with_time = [result for result in measured if result.evidence is not None and timeline(result.evidence)]
     return Report(
         title=session.run_id if session is not None else (results[0].test_id if results else "nothing"),
         command=session.command if session is not None else "",
@@ -112,7 +112,7 @@ def report(results: Sequence[RunResult], session: Session | None, claims: Claims
         results=tuple(_verdict(result) for result in _by_gravity(results)),
         ladder=_ladder(measured, claims),
         over_time=drawn,
-        not_drawn=len(with_time) - len(drawn),
+        not_drawn=len(sampled) - len(drawn),
         deaths=_deaths([result for result in measured if asks_who_dies(result)]),
         traffic=_traffic(measured),
         fidelity=_fidelity(results),
@@ -230,8 +230,8 @@ def telling_order(result: RunResult) -> tuple[int, int, int]:
     return (VERDICTS.index(_verdict(result)), -min(killed, 1), -(peak.value if peak else 0))
 
 
-def _telling(results: Sequence[RunResult]) -> tuple[MemoryOverTime, ...]:
-    """The first of the measurements that were sampled."""
+def _over_time(results: Sequence[RunResult]) -> tuple[MemoryOverTime, ...]:
+    """Of every measurement that was sampled, what tells most first."""
     found = []
     for result in sorted(results, key=telling_order):
         over_time = timeline(result.evidence) if result.evidence is not None else None
@@ -244,8 +244,6 @@ def _telling(results: Sequence[RunResult]) -> tuple[MemoryOverTime, ...]:
                     table=_moments(over_time, result.outcome),
                 )
             )
-        if len(found) == TIMELINES_MAX:
-            break
     return tuple(found)
 
 

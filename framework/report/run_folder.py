@@ -33,7 +33,7 @@ from framework.errors import BadInputError, KilonodeError
 from framework.outcome import Evidence, Record, RunResult
 from framework.process import end_of
 from framework.units import MIB
-from framework.versioned_file import load_versioned, replace_file
+from framework.versioned_file import load_versioned, now_utc, replace_file
 
 FORMAT: Final = 3
 """Version of the files of a run folder; raised by every change that older readers can't read.
@@ -139,9 +139,7 @@ class RunFolder:
 
     def end(self) -> None:
         """Note that the session came to its end."""
-        self._write_session(
-            msgspec.structs.replace(self.session, ended_utc=datetime.now(UTC).isoformat(timespec="seconds"))
-        )
+        self._write_session(msgspec.structs.replace(self.session, ended_utc=now_utc()))
 
     def _write_session(self, session: Session) -> None:
         replace_file(self.path / SESSION_FILE, msgspec.json.format(msgspec.json.encode(session), indent=2))
