@@ -19,8 +19,9 @@ from rich.table import Table
 
 from benchmarks import fleets, harness, pages, registration
 from benchmarks.model import FORMAT, Bench, Benchmark, Results
-from framework import guard, ledger, preflight
+from framework import guard, ledger
 from framework.binaries import Binaries
+from framework.doctor import require_machine
 from framework.signals import ended_as_by_ctrl_c
 from framework.units import parse_count
 
@@ -35,7 +36,7 @@ def main(
 
     Needs root, like measuring itself. All of them take about half an hour on 2 CPUs.
     """
-    preflight.require_machine()
+    require_machine(json.parent)
     ledger.clean(include_kept=False)
     console = Console(width=None if sys.stdout.isatty() else 110)
     binaries = Binaries()

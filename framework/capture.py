@@ -41,6 +41,7 @@ from framework.outcome import (
     CgroupEvidence,
     CgroupSample,
     Connect,
+    Disturbance,
     Evidence,
     Measure,
     MeasuredBy,
@@ -105,6 +106,7 @@ class Marks:
     shape: str
     connects: tuple[Connect, ...]
     node_monitor_grace_period_s: float | None
+    disturbances: tuple[Disturbance, ...]
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,7 @@ class Observers:
             loader=self._host.spec.loader,
             unseen=self._unseen,
             tracks=self._here.processes.tracks(begun_at_s) if self._here else (),
+            disturbances=marks.disturbances,
         )
 
     def kernel_lines(self, window: Window) -> tuple[str, ...]:

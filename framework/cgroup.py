@@ -82,8 +82,11 @@ def memory_path(text: str) -> str | None:
     That is a process's which ended: version 1 shows it in the root.
     """
     unified = None
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
+    for line in text.split("\n"):
+        _, _, rest = line.partition(":")
+        controllers, separator, path = rest.partition(":")
+        if not separator:
+            continue
         if "memory" in controllers.split(","):
             return path if path != "/" else None
         if not controllers:

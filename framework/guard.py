@@ -7,6 +7,7 @@ every waiting loop of a run asks ``check``, which ends the run with the reason w
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -52,7 +53,8 @@ def require(needed_bytes: int, *, what: str, meminfo: Path = _MEMINFO) -> None:
 
 
 def _field(meminfo: Path, name: str) -> int:
-    for line in meminfo.read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024
+    for line in meminfo.read_text().split("\n"):
+        found = re.fullmatch(rf"{name} +(\d+) kB", line, re.ASCII)
+        if found is not None:
+            return int(found[1]) * 1024
     raise KilonodeError(f"{meminfo} has no {name}", remedy="mount /proc")

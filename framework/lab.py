@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -31,7 +31,7 @@ from framework.cluster import (
     KindSettings,
     control_plane_logs,
 )
-from framework.errors import KilonodeError, LeftOutError, MissingRequirementError
+from framework.errors import BadInputError, KilonodeError, LeftOutError, MissingRequirementError
 from framework.fleet import Fleet, Snapshots
 from framework.ground import ExistingGround, Ground
 from framework.ledger import Ledger
@@ -40,13 +40,22 @@ from framework.outcome import Environment
 from framework.preflight import require_iptables
 from framework.realnode import NODE_LABELS, CopyPool, ExistingNode, HostNode, KindWorker, Node, obstacle
 from framework.report import PhaseName, Reporter, RunFolder
-from framework.spec import AskedMode, ManyServicesSpec, RealNodeSpec, ServiceSpec, Spec, endpoint_mode
+from framework.spec import (
+    NODES_MAX,
+    AskedMode,
+    ManyServicesSpec,
+    RealNodeSpec,
+    ServiceSpec,
+    Spec,
+    endpoint_mode,
+)
 from framework.traffic import Backends, Client
 from framework.workload import DaemonSetService, ManyServices, Workload
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Spec)
 
 ClusterKind = Literal["embedded", "kind", "existing"]
 SERVICE_NAME: Final = "everywhere"
@@ -148,7 +157,7 @@ class Lab:
         if cluster is None or not cluster.is_gone:
             return None
         self._broken = KilonodeError(
-            f"the {cluster.kind} cluster was lost under the run: its kube-apiserver is gone",
+            f"the {cluster.kind} cluster was lost under the run: its {' and '.join(cluster.lost)} ended",
             where=cluster.name,
             remedy="leave it alone while a run lasts, or read its logs in the run folder; then run again",
         )
@@ -175,7 +184,13 @@ class Lab:
         self.ground.set_to(nodes, in_use=self._in_use)
 
     def require_allowed(self, nodes: int) -> None:
-        """Raises LeftOutError for more fake nodes than ``max_nodes``."""
+        """Raises LeftOutError for more fake nodes than ``max_nodes``, BadInputError for no number of them."""
+        if not isinstance(nodes, int) or not 0 <= nodes <= NODES_MAX:
+            raise BadInputError(
+                f"{nodes!r} is outside 0 to {NODES_MAX:,}",
+                where="fleet",
+                remedy="give a count inside these bounds",
+            )
         if nodes > self.settings.max_nodes:
             raise LeftOutError(
                 f"{nodes:,} fake nodes are needed and --max-nodes is {self.settings.max_nodes:,}",
@@ -197,8 +212,13 @@ class Lab:
         chosen = endpoint_mode(
             asked, endpoints, dual_stack=dual_stack, can_adopt=self.settings.existing is None
         )
-        spec = ServiceSpec(
-            name=SERVICE_NAME, endpoints=endpoints, mode=chosen, dual_stack=dual_stack, **shape
+        spec = _shaped(
+            ServiceSpec,
+            shape,
+            name=SERVICE_NAME,
+            endpoints=endpoints,
+            mode=chosen,
+            dual_stack=dual_stack,
         )
         service = DaemonSetService(
             spec,
@@ -220,7 +240,9 @@ class Lab:
 
     def many_services(self, *, count: int, endpoints_each: int, **shape: Any) -> ManyServices:
         """Many small Services, not applied yet; ``shape`` is further fields of ``ManyServicesSpec``."""
-        spec = ManyServicesSpec(name=MANY_SERVICES_NAME, count=count, endpoints_each=endpoints_each, **shape)
+        spec = _shaped(
+            ManyServicesSpec, shape, name=MANY_SERVICES_NAME, count=count, endpoints_each=endpoints_each
+        )
         services = ManyServices(spec, self.cluster.endpoint, home=self.cluster.home)
         self._use(services)
         self.ground.settle()
@@ -228,6 +250,7 @@ class Lab:
 
     def _use(self, workload: Workload) -> None:
         """Take ``workload`` into use instead of one of the same name."""
+        self._require_unbroken()
         previous = self._services.get(workload.spec.name)
         if previous is not None:
             previous.withdraw()
@@ -248,6 +271,7 @@ class Lab:
         ``before_start`` is called with it before its first process starts, so that nothing escapes the
         observers.
         """
+        self._require_unbroken()
         if spec.proxy_mode == "iptables":
             require_iptables()
         if self.settings.existing is not None:
@@ -390,13 +414,15 @@ class Lab:
             kept = f"KUBECONFIG={cluster.kubeconfig}" if cluster is not None else str(self._ledger.folder)
             log.warning("kept: %s; remove it with `kilonode clean`", kept)
             return ()
-        self._keep_control_plane_logs()
-        with self.phase("teardown", ""):
-            if self._backends is not None:
-                self._backends.stop()
+        with self.phase("teardown", ""), ExitStack() as removed:
+            left: list[str] = []
+            removed.callback(lambda: left.extend(self._ledger.finish() if self._ledger else ()))
             for service in self._services.values():
-                service.close()
-            return self._ledger.finish()
+                removed.callback(service.close)
+            if self._backends is not None:
+                removed.callback(self._backends.stop)
+            self._keep_control_plane_logs()
+        return tuple(left)
 
     @contextmanager
     def phase(self, name: PhaseName, detail: str, total: int | None = None) -> Iterator[None]:
@@ -412,10 +438,7 @@ class Lab:
 
     def _shared(self, name: PhaseName, detail: str, work: Callable[[], T], *, total: int | None = None) -> T:
         """``work`` on what all measurements share; its failure is remembered and ends them all."""
-        if self._broken is not None:
-            raise MissingRequirementError(
-                f"the shared environment is broken: {self._broken.what}", remedy=self._broken.remedy
-            ) from self._broken
+        self._require_unbroken()
         try:
             guard.check()
             with self.phase(name, detail, total):
@@ -424,6 +447,13 @@ class Lab:
             if not isinstance(error, MissingRequirementError):
                 self._broken = error
             raise
+
+    def _require_unbroken(self) -> None:
+        """Raises MissingRequirementError once something failed that all measurements share."""
+        if self._broken is not None:
+            raise MissingRequirementError(
+                f"the shared environment is broken: {self._broken.what}", remedy=self._broken.remedy
+            ) from self._broken
 
     def _advance(self, phase: PhaseName, done: int) -> None:
         self.reporter.phase_advanced(phase, done)
@@ -435,11 +465,27 @@ class Lab:
         self._services.clear()
 
     def _keep_control_plane_logs(self) -> None:
-        """Also those of a control plane that never came up."""
-        if self._ground is not None and self._ground.started is not None:
-            self._ground.started.save_logs()
-        for logs in control_plane_logs(self.ledger.folder):
-            self.run_folder.keep_logs(logs)
+        """Also those of a control plane that never came up; a full disk is no reason to remove less."""
+        try:
+            if self._ground is not None and self._ground.started is not None:
+                self._ground.started.save_logs()
+            for logs in control_plane_logs(self.ledger.folder):
+                self.run_folder.keep_logs(logs)
+        except (OSError, KilonodeError) as error:
+            log.warning("the control plane's logs were not kept: %s", error)
+
+
+def _shaped(kind: type[S], shape: dict[str, Any], **given: Any) -> S:
+    """A spec of what is ``given`` and of ``shape``. Raises BadInputError for a field that it hasn't."""
+    known = [name for name in kind.__struct_fields__ if name not in given]
+    unknown = [name for name in shape if name not in known]
+    if unknown:
+        raise BadInputError(
+            f"a Service has no {', '.join(unknown)} to be given",
+            where=kind.__name__,
+            remedy=f"it has {', '.join(known)}",
+        )
+    return kind(**given, **shape)
 
 
 def _distribution() -> str:

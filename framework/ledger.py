@@ -29,8 +29,9 @@ import platformdirs
 
 from framework import containers, docker_data, network, process, run_objects
 from framework.cgroup import memory_cgroup
-from framework.errors import BadInputError, KilonodeError
+from framework.errors import BadInputError, KilonodeError, TimeLimitError
 from framework.log import get_logger
+from framework.versioned_file import writing_below
 
 log = get_logger(__name__)
 
@@ -38,7 +39,8 @@ STATE_ENV: Final = "KILONODE_STATE_DIR"
 SOCKET_PATH_BYTES_MAX: Final = 107
 """sun_path of unix(7) less its final zero."""
 _LONGEST_SOCKET: Final = "runs/123456/nodes/real-99/containerd/c.sock.ttrpc"
-_LOCK_TIMEOUT_S: Final = 60.0
+LOCK_TIMEOUT_S: Final = 120.0
+"""A run that cleans up after others holds it for as long as that takes."""
 _RUNS_LOCK: Final = "runs"
 """Held while a run begins and while others are cleaned: a folder without a locked lock looks dead."""
 PROC_SYS: Final = Path("/proc/sys")
@@ -181,7 +183,7 @@ _decoder: Final = msgspec.json.Decoder(Thing)
 def mounts_below(folder: str, mounts_text: str) -> tuple[str, ...]:
     """Mount points at or below ``folder`` in /proc/self/mounts, innermost first."""
     top = folder.rstrip("/")
-    points = (_unescaped(line.split(" ")[1]) for line in mounts_text.splitlines() if line)
+    points = (_unescaped(line.split(" ")[1]) for line in mounts_text.split("\n") if line)
     below = [point for point in points if point == top or point.startswith(f"{top}/")]
     return tuple(sorted(below, key=len, reverse=True))
 
@@ -194,10 +196,17 @@ def _unescaped(field: str) -> str:
 def state_root() -> Path:
     """Where runs keep their state: $KILONODE_STATE_DIR, else the platform's state folder.
 
-    Raises BadInputError when unix sockets below it would have too long a path.
+    Raises BadInputError when unix sockets below it would have too long a path, or a file is in its place.
     """
     given = os.environ.get(STATE_ENV)
     root = Path(given).absolute() if given else platformdirs.user_state_path("kilonode")
+    there = next(place for place in (root, *root.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise BadInputError(
+            f"{there} is no folder, so nothing can be kept in {root}",
+            where=STATE_ENV,
+            remedy=f"set {STATE_ENV} to a folder",
+        )
     if len(os.fsencode(root / _LONGEST_SOCKET)) > SOCKET_PATH_BYTES_MAX:
         raise BadInputError(
             f"{root} is too long a path for unix sockets below it",
@@ -214,11 +223,39 @@ def private_socket(root: Path | None = None) -> Path:
 
 @contextlib.contextmanager
 def machine_lock(name: str, root: Path | None = None) -> Iterator[None]:
-    """A lock between all runs on this machine. Raises filelock.Timeout after a minute."""
+    """A lock between all runs on this machine.
+
+    Raises TimeLimitError, which names who holds it, after two minutes: a lock whose holder has ended is free.
+    """
     folder = root or state_root()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with filelock.FileLock(folder / f"{name}.lock", timeout=_LOCK_TIMEOUT_S):
+    path = folder / f"{name}.lock"
+    lock = filelock.FileLock(path, timeout=LOCK_TIMEOUT_S)
+    with writing_below(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise TimeLimitError(
+                f"another process held the lock for {LOCK_TIMEOUT_S:g} s: {_holder(path)}",
+                where=str(path),
+                remedy="wait for it or end it; the lock goes with it",
+            ) from error
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Who holds the lock on a file, by /proc/locks (proc(5))."""
+    status = path.stat()
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    held = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    pids = [fields[4] for fields in held if fields[1] == "FLOCK" and fields[5] == file]
+    if not pids:
+        return "nobody knows who"
+    command = Path(f"/proc/{pids[0]}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return f"pid {pids[0]}, {command.strip() or '?'}"
 
 
 class Ledger:
@@ -233,8 +270,8 @@ class Ledger:
     def begin(cls, root: Path | None = None) -> Ledger:
         """A new ledger with a state folder of its own (mode 0700), locked as long as this process lives."""
         folder = (root or state_root()) / "runs" / secrets.token_hex(3)
-        lock = filelock.FileLock(folder / "owner.lock", timeout=_LOCK_TIMEOUT_S)
-        with machine_lock(_RUNS_LOCK, root):
+        lock = filelock.FileLock(folder / "owner.lock", timeout=LOCK_TIMEOUT_S)
+        with machine_lock(_RUNS_LOCK, root), writing_below(folder.parent):
             folder.mkdir(parents=True, mode=0o700)
             lock.acquire()
         return cls(folder, lock)
@@ -244,8 +281,8 @@ class Ledger:
         return self.folder.name
 
     def record(self, thing: Thing) -> None:
-        """Write ``thing`` down, before it is created."""
-        with self._file.open("ab") as file:
+        """Write ``thing`` down, before it is created. Raises KilonodeError where that is not possible."""
+        with writing_below(self.folder), self._file.open("ab") as file:
             file.write(_encoder.encode(thing) + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -356,7 +393,7 @@ def read_things(path: Path) -> tuple[Thing, ...]:
     things: list[Thing] = []
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_bytes().splitlines():
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 things.append(_decoder.decode(line))
     return tuple(things)
 
@@ -381,7 +418,7 @@ def _state(folder: Path) -> Literal["alive", "kept", "dead"] | None:
             return "kept" if (folder / "kept").exists() else "dead"
     except filelock.Timeout:
         return "alive"
-    except FileNotFoundError:
+    except (FileNotFoundError, FileExistsError):
         return None
 
 
@@ -415,6 +452,6 @@ def end_run(run: OtherRun) -> tuple[str, ...] | None:
     lock = filelock.FileLock(run.folder / "owner.lock", timeout=0)
     try:
         lock.acquire()
-    except (filelock.Timeout, FileNotFoundError):
+    except (filelock.Timeout, FileNotFoundError, FileExistsError):
         return None
     return Ledger(run.folder, lock).finish()

@@ -20,7 +20,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,8 @@ from framework.analysis import (
     refusals,
 )
 from framework.capture import Clock, Marks, Observers, Window
-from framework.errors import BadInputError, TimeLimitError
+from framework.disturbances import Disturbances
+from framework.errors import BadInputError, KilonodeError, TimeLimitError
 from framework.fleet import REAL_NODE_ZONE
 from framework.lab import Lab
 from framework.log import get_logger
@@ -93,7 +95,6 @@ BLIND_LISTING_INTERVAL_S: Final = 2.0
 """Between two listings where no log says that one is worth it."""
 _FULL_SYNC_PHASES: Final[frozenset[Phase]] = frozenset({"cold_start", "kube_proxy_restart", "full_resync"})
 KERNEL_LOG: Final = "kernel.log"
-CLUSTER_LOOK_INTERVAL_S: Final = 2.0
 _POLL_S: Final = 0.1
 
 
@@ -104,13 +105,22 @@ class Watch:
     It is settled when it is programmed, after ``failures`` failed syncs, when a daemon is gone for good, or
     after ``timeout_s`` (None: three minutes, and five more for each 60,000 endpoints). Then it is watched on
     until ``until_s`` after its beginning. With ``until_not_ready`` it is settled when the node controller
-    calls the node NotReady, and watched on until it calls a node that fell silent so, or should have.
+    calls the node NotReady, and watched on until it calls a node that fell silent so, or should have. Raises
+    BadInputError for one that would follow nothing.
     """
 
     failures: int = FAILURES_WATCHED
     timeout_s: float | None = None
     until_s: float = 0.0
     until_not_ready: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("failures", 1), ("timeout_s", 0), ("until_s", 0)):
+            value = getattr(self, name)
+            if value is None and name == "timeout_s":
+                continue
+            if not isinstance(value, int | float) or not value >= least:
+                raise BadInputError(f"{value!r} is no {name}", where="Watch", remedy=f"give {least} or more")
 
 
 DEFAULT_WATCH: Final = Watch()
@@ -144,13 +154,14 @@ class Measurement:
         return verdict
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Begun:
-    """A phase under way, with its place in the run folder."""
+    """A phase under way, with its place in the run folder and what stands there already."""
 
-    started: RunResult
+    result: RunResult
     folder: MeasurementFolder
     window: Window
+    disturbances: Disturbances
 
 
 @dataclass(frozen=True)
@@ -170,6 +181,8 @@ class RealNode:
     ) -> None:
         self.spec = lab.settled(spec)
         self.measurements: list[Measurement] = []
+        self.broken: list[RunResult] = []
+        """What was begun and did not come to its end."""
         self._lab = lab
         self._test_id = test_id
         self._repro = repro
@@ -376,32 +389,51 @@ class RealNode:
         if watch.until_not_ready:
             self._wait_for_lease()
         begun = self._begin(_phase_asked(phase, watch, parameters), service)
-        with self._lab.phase("programming", f"{_words(phase, service)} on {self.name}"):
+        told = f"{_words(phase, service)} on {self.name}"
+        with self._noted_if_broken(begun), self._lab.phase("programming", told):
             applied_at_s = act() - self._clock.zero_s
             self._ask(service)
-            (settled,) = _drive([self._follow(service, phase, applied_at_s, watch)])
-        return self._capture(service, begun, applied_at_s, settled)
+            (settled,) = _drive([self._follow(service, begun, applied_at_s, watch)])
+        return self._captured(service, begun, applied_at_s, settled)
+
+    @contextmanager
+    def _noted_if_broken(self, begun: _Begun) -> Iterator[None]:
+        """What keeps a measurement from its end stands in its result, which is unknown for that reason."""
+        try:
+            yield
+        except BaseException as error:
+            causes = [each.text for each in begun.disturbances.noticed()]
+            verdict = Verdict(result="unknown", reasons=tuple(dict.fromkeys([*causes, _why_broken(error)])))
+            begun.result = msgspec.structs.replace(begun.result, verdict=verdict)
+            self.broken.append(begun.result)
+            with suppress(KilonodeError):
+                begun.folder.write(begun.result)
+            raise
 
     def _begin(self, act: PhaseAsked, service: Workload, *, together: int = 1) -> _Begun:
         if self._client is not None:
             self._lab.backends.serve(service.spec.ports)
         started = self._started(service, act, together)
-        return _Begun(started, self._lab.run_folder.start(started), self._observers.begin(act.phase))
+        return _Begun(
+            started,
+            self._lab.run_folder.start(started),
+            self._observers.begin(act.phase),
+            Disturbances(self._lab.cluster, self._clock),
+        )
 
     def _follow(
-        self, service: Workload, phase: Phase, applied_at_s: float, watch: Watch
+        self, service: Workload, begun: _Begun, applied_at_s: float, watch: Watch
     ) -> Generator[None, None, _Settled]:
         """Until it is settled, and as much longer as ``watch`` says; waits wherever it yields."""
+        phase = begun.window.phase
         deadline_s = applied_at_s + _timeout_s(service, watch)
         expected = self._expected(service)
         settled: _Settled | None = None
         listed_at_s = applied_at_s
-        looked_at_s = applied_at_s
-        while settled is None or self._watches_on(applied_at_s, watch):
+        while settled is None or (self._watches_on(applied_at_s, watch) and not begun.disturbances.any):
             guard.check()
-            if self._clock.now_s() - looked_at_s > CLUSTER_LOOK_INTERVAL_S:
+            if begun.disturbances.look():
                 self._lab.require_cluster()
-                looked_at_s = self._clock.now_s()
             if settled is None or settled.programmed_at_s is None:
                 syncs = [s for s in self._observers.syncs if (s.ended_at_s or 0.0) >= applied_at_s]
                 if settled is None and not self._observers.sees("syncs"):
@@ -416,11 +448,13 @@ class RealNode:
                     if expected.matches(ruleset) and not self._synced_since(sync, expected, phase):
                         settled = _Settled(sync.ended_at_s or listed_at_s, sync.ended_at_s, ruleset)
                         continue
-                if settled is None and self._is_decided(syncs, watch, deadline_s):
+                decided = begun.disturbances.any or self._is_decided(syncs, watch, deadline_s)
+                if settled is None and decided:
                     settled = _Settled(self._clock.now_s())
             yield
         until_s = self._clock.now_s() + SETTLED_WATCHED_S
         while self._clock.now_s() < until_s:
+            begun.disturbances.look()
             yield
         return settled
 
@@ -501,14 +535,16 @@ class RealNode:
             return read_ruleset(netns=netns, services=services, expected=pairs)
         return read_iptables(netns=netns, services=services, expected=pairs, xtables=self._host.xtables)
 
-    def _capture(
-        self,
-        service: Workload,
-        begun: _Begun,
-        applied_at_s: float,
-        settled: _Settled,
+    def _captured(
+        self, service: Workload, begun: _Begun, applied_at_s: float, settled: _Settled
     ) -> Measurement:
-        started, folder = begun.started, begun.folder
+        with self._noted_if_broken(begun):
+            return self._capture(service, begun, applied_at_s, settled)
+
+    def _capture(
+        self, service: Workload, begun: _Begun, applied_at_s: float, settled: _Settled
+    ) -> Measurement:
+        folder = begun.folder
         with self._lab.phase("evidence", str(folder.path.name)):
             marks = Marks(
                 applied_at_s=applied_at_s,
@@ -524,22 +560,25 @@ class RealNode:
                 addresses_gone=service.addresses_gone,
                 connects=self._connects_so_far(),
                 node_monitor_grace_period_s=self._lab.cluster.budget.known_grace_s,
+                disturbances=begun.disturbances.noticed(),
             )
             evidence = self._observers.evidence(begun.window, marks)
-            self._host.keep_logs(folder.logs)
-            kernel_log = "".join(f"{line}\n" for line in self._observers.kernel_lines(begun.window))
-            (folder.logs / KERNEL_LOG).write_text(kernel_log)
-        unready = self._lab.unready_fakes()
-        facts = self._facts(service, started.environment, unready)
-        result = msgspec.structs.replace(
-            started,
-            stage="measured",
-            parameters=started.parameters | {"fakes_not_ready": unready},
-            fidelity=deviations(facts),
-            evidence=evidence,
-            outcome=derive_outcome(evidence),
-        )
-        folder.write(result)
+            unready = self._lab.unready_fakes()
+            facts = self._facts(service, begun.result.environment, unready)
+            result = msgspec.structs.replace(
+                begun.result,
+                stage="measured",
+                parameters=begun.result.parameters | {"fakes_not_ready": unready},
+                fidelity=deviations(facts),
+                evidence=evidence,
+                outcome=derive_outcome(evidence),
+            )
+            folder.write(result)
+            begun.result = result
+            with folder.filling():
+                self._host.keep_logs(folder.logs)
+                kernel_log = "".join(f"{line}\n" for line in self._observers.kernel_lines(begun.window))
+                (folder.logs / KERNEL_LOG).write_text(kernel_log)
         measurement = Measurement(result, folder, refusals(facts, evidence), self._repro)
         self.measurements.append(measurement)
         return measurement
@@ -694,21 +733,34 @@ def _together(
     act_asked = _phase_asked(phase, watch)
     begun = [node._begin(act_asked, service, together=len(nodes)) for node in nodes]
     names = ", ".join(node.name for node in nodes)
-    with nodes[0]._lab.phase("programming", f"{_words(phase, service)} on {names}"):
-        acted_s = act()
-        for node in nodes:
-            node._ask(service)
-        applied_at_s = [each - node._clock.zero_s for node, each in zip(nodes, acted_s, strict=True)]
-        settled = _drive(
-            [
-                node._follow(service, phase, at_s, watch)
-                for node, at_s in zip(nodes, applied_at_s, strict=True)
-            ]
-        )
+    with ExitStack() as noted:
+        for node, one in zip(nodes, begun, strict=True):
+            noted.enter_context(node._noted_if_broken(one))
+        with nodes[0]._lab.phase("programming", f"{_words(phase, service)} on {names}"):
+            acted_s = act()
+            for node in nodes:
+                node._ask(service)
+            applied_at_s = [each - node._clock.zero_s for node, each in zip(nodes, acted_s, strict=True)]
+            settled = _drive(
+                [
+                    node._follow(service, one, at_s, watch)
+                    for node, one, at_s in zip(nodes, begun, applied_at_s, strict=True)
+                ]
+            )
     return tuple(
-        node._capture(service, one, at_s, end)
+        node._captured(service, one, at_s, end)
         for node, one, at_s, end in zip(nodes, begun, applied_at_s, settled, strict=True)
     )
+
+
+def _why_broken(error: BaseException) -> str:
+    match error:
+        case KilonodeError():
+            return error.what
+        case KeyboardInterrupt():
+            return "it was interrupted"
+        case _:
+            return f"it broke off: {type(error).__name__}: {error}"
 
 
 def _complete_sync(

@@ -391,6 +391,13 @@ class Blindness(Record, frozen=True, kw_only=True):
     why: str
 
 
+class Disturbance(Record, frozen=True, kw_only=True):
+    """Something that nobody planned and that happened to the cluster or the machine under a measurement."""
+
+    at_s: float
+    text: str
+
+
 class Evidence(Record, frozen=True, kw_only=True):
     """Everything that was recorded about one real node during one measurement.
 
@@ -408,7 +415,8 @@ class Evidence(Record, frozen=True, kw_only=True):
     ``addresses_gone`` are no endpoints any longer: an answer from there is an answer from rules that are
     stale. ``unseen`` is what could not be recorded at all, as of a node that is somebody else's; ``cgroup``
     is None then, or ``exits`` and the like empty. ``tracks`` say whose anonymous memory it was at moments;
-    none for nodes elsewhere, and in evidence of older kilonodes.
+    none for nodes elsewhere, and in evidence of older kilonodes. ``disturbances`` are in the order in which
+    they were noticed: a later one may follow from an earlier.
     """
 
     zero_utc: str
@@ -447,6 +455,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     loader: Loader = "nft"
     unseen: tuple[Blindness, ...] = ()
     tracks: tuple[ProcessTrack, ...] = ()
+    disturbances: tuple[Disturbance, ...] = ()
 
     def sees(self, what: Unseen) -> bool:
         return all(each.what != what for each in self.unseen)
@@ -522,8 +531,9 @@ class CrashLoop(Record, frozen=True, kw_only=True):
 
 Programming = Literal["programmed", "nft_killed", "sync_failed", "timed_out", "daemon_died"]
 Result = Literal["pass", "fail", "unknown"]
-Topic = Literal["programming", "victims", "nft_peak_low", "nft_peak_high", "sync", "ready"]
-"""What a doubt is about. ``nft_peak_low``: nft's peak may exceed its figure; ``nft_peak_high``: be less."""
+Topic = Literal["programming", "victims", "nft_peak_low", "nft_peak_high", "sync", "ready", "everything"]
+"""What a doubt is about. ``nft_peak_low``: nft's peak may exceed its figure; ``nft_peak_high``: be less.
+``everything``: the measurement is not the one that was asked for, and nothing follows from it."""
 
 
 class Doubt(Record, frozen=True, kw_only=True):
@@ -590,6 +600,11 @@ class Outcome(Record, frozen=True, kw_only=True):
     traffic_after: Traffic | None = None
     shape: str = ""
     loader: Loader = "nft"
+
+    @property
+    def disturbed(self) -> tuple[str, ...]:
+        """Why nothing follows from it, that first which came first; empty where nothing disturbed it."""
+        return tuple(doubt.text for doubt in self.doubts if "everything" in doubt.about)
 
 
 class Verdict(Record, frozen=True, kw_only=True):

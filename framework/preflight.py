@@ -1,8 +1,8 @@
-"""What this machine must have before anything is created, and how it gets it.
+"""The Debian packages that this machine must have before anything is created, and how it gets them.
 
-``require_machine`` only looks; ``install_packages`` is for ``kilonode setup``, which a user starts knowingly.
-Package lists are refreshed only when an installation fails without that: it is the slow part, and a machine
-that was set up before needs no network at all.
+``install_packages`` is for ``kilonode setup``, which a user starts knowingly. Package lists are refreshed
+only when an installation fails without that: it is the slow part, and a machine that was set up before needs
+no network at all. What else a machine must be able to do is in ``framework.doctor``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from framework.cgroup import detect_mode
 from framework.errors import MissingRequirementError
 from framework.process import Completed, run
 
@@ -55,23 +54,6 @@ COMMIT
 APT_TIMEOUT_S: Final = 900.0
 APT_LOCK_TIMEOUT_S: Final = 120
 """How long apt-get waits for another package manager, such as unattended-upgrades."""
-
-
-def require_machine() -> None:
-    """Raises MissingRequirementError that names everything that is missing, with the remedy."""
-    if os.geteuid() != 0:
-        raise MissingRequirementError(
-            "real nodes need root, for network namespaces, cgroups and exit accounting",
-            remedy="run as root (sudo -E), or select the tests that need none with `pytest tests/unit`",
-        )
-    require_programs()
-    if not _names_protocols():
-        raise MissingRequirementError(
-            "nothing here knows the names of protocols, by which kube-proxy finds its own rules again",
-            where="/etc/protocols",
-            remedy=f"apt-get install {PROTOCOLS}",
-        )
-    detect_mode()
 
 
 def require_programs() -> None:

@@ -116,7 +116,8 @@ def run(
 ) -> Completed:
     """Run a command to its end and give its output.
 
-    ``env`` is added to this process's environment. Raises CommandError for a status other than 0 (unless
+    ``env`` is added to this process's environment. A terminal's Ctrl-C does not reach it: whoever called
+    decides what becomes of it. Raises CommandError for a status other than 0 (unless
     ``check`` is false), TimeLimitError when ``timeout_s`` runs out (the process is killed), and
     MissingRequirementError when there is no such program.
     """
@@ -132,6 +133,7 @@ def run(
             env={**os.environ, **env} if env else None,
             cwd=cwd,
             check=False,
+            start_new_session=True,
         )
     except FileNotFoundError as error:
         raise MissingRequirementError(
@@ -235,11 +237,8 @@ def start_ticks_of(pid: int) -> int | None:
 
     It is field 22 of /proc/PID/stat (proc(5)). None when there is no such process.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(stat.rpartition(")")[2].split()[19])
+    fields = _stat_of(pid)
+    return int(fields[19]) if fields else None
 
 
 def executable_of(pid: int) -> Path | None:
@@ -261,12 +260,23 @@ def cpu_s_of(pid: int) -> float:
 
     0 when there is no such process.
     """
+    fields = _stat_of(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal stopped a process (SIGSTOP), and none let it go on; not where there is none."""
+    fields = _stat_of(pid)
+    return bool(fields) and fields[0] == "T"
+
+
+def _stat_of(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name, which may hold anything; none when there is no process."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    user, system = stat.rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return []
+    return stat.rpartition(")")[2].split()
 
 
 def oom_score_adj_of(pid: int) -> int | None:

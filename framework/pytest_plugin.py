@@ -15,24 +15,24 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, Final, TextIO, get_args
 
 import msgspec
 import pytest
 from rich.console import Console
 
-from framework.binaries import Binaries, show_progress
+from framework.binaries import Binaries
 from framework.capture import Clock
 from framework.cluster import HOST_PROGRAMS, ExistingCluster, ExistingSettings, KindSettings
+from framework.command_lab import open_lab
 from framework.errors import BadInputError, KilonodeError, LeftOutError, MissingRequirementError
 from framework.lab import ClusterKind, Lab, LabSettings
 from framework.measurement import RealNode
 from framework.outcome import RunResult
 from framework.page import write_report
-from framework.preflight import require_machine
 from framework.profiles import PROFILES, parse_ballast
-from framework.report import PhaseDisplay, ResultsTable, Row, RunFolder, reason_lines
-from framework.signals import ended_as_by_ctrl_c, ignore_deadly_signals
+from framework.report import PhaseDisplay, ResultsTable, Row, reason_lines
 from framework.spec import AskedMode, Ballast, RealNodeSpec, require_count, require_version
 from framework.units import parse_bytes, parse_count
 from framework.workload import DaemonSetService, ManyServices
@@ -185,7 +185,9 @@ def _read_options(config: pytest.Config) -> _State:
     max_nodes = parse_count(config.getoption("--max-nodes"), where="--max-nodes")
     versions = config.getoption("--kube-proxy")
     binaries = Binaries()
-    chosen = tuple(require_version(version, where="--kube-proxy") for version in versions or ())
+    chosen = tuple(
+        dict.fromkeys(require_version(version, where="--kube-proxy") for version in versions or ())
+    )
     for version in chosen if config.getoption("--cluster") != "existing" else ():
         binaries.check_skew(version)
     return _State(
@@ -202,9 +204,16 @@ def _read_options(config: pytest.Config) -> _State:
         ),
         chosen=bool(chosen),
         kube_proxies=chosen or binaries.default_kube_proxies(),
-        runs=Path(config.getoption("--runs-dir")),
+        runs=_runs(Path(config.getoption("--runs-dir"))),
         strict=config.getoption("--strict-env"),
     )
+
+
+def _runs(folder: Path) -> Path:
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise BadInputError(f"{there} is no folder", where="--runs-dir", remedy="give another one")
+    return folder
 
 
 _FOR_EXISTING: Final = ("--kubeconfig", "--context", "--real-node", "--node-command", "--dry-run")
@@ -307,9 +316,17 @@ def _skipping(item: pytest.Item) -> Generator[None, Any, Any]:
         pytest.skip(str(error))
     except Exception as error:
         lost = state.lab.lost_cluster() if state.lab is not None else None
-        if lost is None:
+        told = lost or (error if isinstance(error, KilonodeError) else None)
+        if told is None:
             raise
-        raise lost from error
+        failure = f"{_place_in(item, error)}{told}"
+    pytest.fail(failure, pytrace=False)
+
+
+def _place_in(item: pytest.Item, error: BaseException) -> str:
+    """Where in the test's own file an error came from; empty where it came from elsewhere."""
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(item.path)]
+    return f"{item.path.name}:{lines[-1]}: " if lines else ""
 
 
 def _note_skip(item: pytest.Item, state: _State, reason: str) -> None:
@@ -332,13 +349,6 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     """The session's shared control plane and fleet; removed at its end."""
     if hasattr(pytestconfig, "workerinput"):
         pytest.fail("kilonode doesn't measure under xdist: workers would share the machine", pytrace=False)
-    if pytestconfig.stash[_STATE].settings.existing is None:
-        require_machine()
-    with ended_as_by_ctrl_c():
-        yield from _lab(pytestconfig)
-
-
-def _lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     state = pytestconfig.stash[_STATE]
     console = _console(pytestconfig)
     binaries = Binaries()
@@ -347,20 +357,16 @@ def _lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
         wanted = []
     if state.settings.cluster == "kind":
         wanted += [binaries.request(name) for name in HOST_PROGRAMS]
-    with show_progress(console) as progress:
-        binaries.ensure_all(list(dict.fromkeys(wanted)), progress=progress)
-    run_folder = RunFolder.create(
-        state.runs, command=["pytest", *map(str, pytestconfig.invocation_params.args)]
-    )
-    state.lab = Lab(state.settings, binaries=binaries, run_folder=run_folder, reporter=PhaseDisplay(console))
-    try:
+    with open_lab(
+        state.settings,
+        wanted,
+        binaries=binaries,
+        runs=state.runs,
+        command=["pytest", *map(str, pytestconfig.invocation_params.args)],
+        console=console,
+        reporter=PhaseDisplay(console),
+    ) as state.lab:
         yield state.lab
-    finally:
-        ignore_deadly_signals()
-        left = state.lab.close()
-        run_folder.end()
-    if left:
-        pytest.fail(f"left behind: {'; '.join(left)}; run `kilonode clean`", pytrace=False)
 
 
 @dataclass(frozen=True)
@@ -502,9 +508,9 @@ def _node_spec(**asked: Any) -> RealNodeSpec:
         ) from error
 
 
-def _ballast(asked: str | Sequence[Ballast]) -> tuple[Ballast, ...]:
+def _ballast(asked: str | Sequence[Ballast]) -> Sequence[Ballast]:
     if not isinstance(asked, str):
-        return tuple(asked)
+        return asked
     return parse_ballast(asked) if asked else ()
 
 
@@ -515,6 +521,7 @@ def _finish(nodes: list[RealNode], state: _State, item: pytest.Item) -> None:
     for measurement in measurements:
         state.results.append(measurement.result)
         item.user_properties += _properties(measurement.result)
+    state.results += [result for node in nodes for result in node.broken]
     if any(not measurement.checked for measurement in measurements):
         pytest.fail("measured, but nothing was asserted: call measurement.expect(...)", pytrace=False)
 

@@ -7,7 +7,7 @@ everything would be left behind. Here they are Ctrl-C.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -29,10 +29,26 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def ignore_deadly_signals() -> None:
-    """Let nothing but SIGKILL come between a program and what it removes."""
+@contextmanager
+def removing(say: Callable[[str], None]) -> Iterator[None]:
+    """Let nothing come between a program and what it removes in the body, but SIGKILL and who insists.
+
+    The first Ctrl-C is answered with what a second one would do, which ends it.
+    """
+    before = {signum: signal.getsignal(signum) for signum in (*DEADLY_SIGNALS, signal.SIGINT)}
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, _interrupt)
+        say("still removing what this run made; Ctrl-C once more leaves the rest to `kilonode clean`")
+
     for signum in DEADLY_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _interrupt(*_: object) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -51,10 +52,39 @@ TrafficDistribution = Literal["PreferSameZone", "PreferClose"]
 """``PreferClose`` is what ``PreferSameZone`` was called before Kubernetes 1.34; they do the same."""
 
 SERVICES_MAX: Final = 100_000
+PORT_MAX: Final = 65_535
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of what is asked."""
+    """Base of what is asked. Raises BadInputError for a field that is not what its type says.
+
+    msgspec looks at types only where it decodes, and scenarios are written without a type checker.
+    """
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(type(self)):
+            given = getattr(self, field.name)
+            try:
+                checked = msgspec.convert(given, field.type)
+            except msgspec.ValidationError as error:
+                raise BadInputError(
+                    f"{given!r} is wrong here: {error}",
+                    where=field.name,
+                    remedy=f"give {_in_words(field.type)}",
+                ) from error
+            msgspec.structs.force_setattr(self, field.name, checked)
+
+
+def _in_words(kind: Any) -> str:
+    """A type as one would ask for it."""
+    origin = get_origin(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, get_args(kind)))}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(_in_words, get_args(kind)))
+    if kind is NoneType:
+        return "None"
+    return str(kind).replace("typing.", "") if origin is not None else str(kind.__name__)
 
 
 BallastKind = Literal["system", "guaranteed", "burstable", "besteffort"]
@@ -96,6 +126,7 @@ class Ballast(Spec, frozen=True, kw_only=True):
     form: BallastForm = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if _BALLAST_NAME.fullmatch(self.name) is None or self.name in _NODE_COMMS:
             raise BadInputError(
                 f"{self.name!r} can't name a ballast",
@@ -163,6 +194,7 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
     proxy_mode: ProxyMode = "nftables"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_version(self.kube_proxy, where="kube_proxy")
         if self.memory_bytes < MEMORY_BYTES_MIN:
             raise BadInputError(
@@ -199,6 +231,22 @@ class RealNodeSpec(Spec, frozen=True, kw_only=True):
                 where="kube_proxy_config",
                 remedy=f"give proxy_mode={self.kube_proxy_config['mode']!r} instead",
             )
+        connection = self.kube_proxy_config.get("clientConnection")
+        if isinstance(connection, dict) and "kubeconfig" in connection:
+            # It may name programs to run, and a configuration may be a stranger's, from a bundle.
+            raise BadInputError(
+                f"kube-proxy can't be given the kubeconfig {connection['kubeconfig']!r}",
+                where="kube_proxy_config",
+                remedy="leave clientConnection.kubeconfig out",
+            )
+        try:
+            msgspec.json.encode(self.kube_proxy_config)
+        except TypeError as error:
+            raise BadInputError(
+                f"it can't be written down for kube-proxy: {error}",
+                where="kube_proxy_config",
+                remedy="give what YAML has: text, numbers, lists and dictionaries of them",
+            ) from error
         if self.capture_transactions and self.proxy_mode != "nftables":
             raise BadInputError(
                 f"kube-proxy hands nothing to nft in {self.proxy_mode} mode",
@@ -283,6 +331,7 @@ class ServiceSpec(Spec, frozen=True, kw_only=True):
     headless: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_count(self.endpoints, where="endpoints")
         require_ports(self.ports)
         if not 1 <= self.services <= SERVICES_MAX:
@@ -353,6 +402,7 @@ class ManyServicesSpec(Spec, frozen=True, kw_only=True):
     ports: tuple[int, ...] = (80,)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.count <= SERVICES_MAX:
             raise BadInputError(
                 f"{self.count} is outside 1 to {SERVICES_MAX:,}",
@@ -401,8 +451,10 @@ def endpoint_mode(
 ) -> EndpointMode:
     """What ``asked`` means for a Service with ``endpoints`` endpoints.
 
-    ``can_adopt``: the DaemonSet controller can be paused. Raises BadInputError for the adopted mode without.
+    ``can_adopt``: the DaemonSet controller can be paused. Raises BadInputError for the adopted mode without,
+    and for no number of endpoints.
     """
+    require_count(endpoints, where="endpoints")
     if asked == "adopted" and not can_adopt:
         raise BadInputError(
             "pods can't be adopted in a cluster that was there before: its DaemonSet controller can't be "
@@ -421,7 +473,7 @@ def endpoint_mode(
 
 def require_version(version: str, *, where: str) -> str:
     """``version``, which must be exact (``1.35.0``), without a leading ``v``; else BadInputError."""
-    bare = version.removeprefix("v")
+    bare = str(version).removeprefix("v")
     if VERSION.fullmatch(bare) is None:
         raise BadInputError(
             f"{version!r} is no exact version", where=where, remedy="give three numbers, such as 1.35.0"
@@ -435,17 +487,22 @@ def version_order(version: str) -> tuple[int, ...]:
 
 
 def require_ports(ports: tuple[int, ...]) -> None:
-    """Raises BadInputError unless there is a port, and each once."""
+    """Raises BadInputError unless there is a port, each once, and all of them are ports."""
     if not ports or len(set(ports)) < len(ports):
         raise BadInputError(
             f"{ports} are no distinct ports", where="ports", remedy="give one port or more, each once"
         )
+    for port in ports:
+        if not 1 <= port <= PORT_MAX:
+            raise BadInputError(
+                f"{port} is outside 1 to {PORT_MAX}", where="ports", remedy="give ports inside these bounds"
+            )
 
 
 def require_count(count: int, *, where: str) -> int:
-    """``count`` if it is from 1 to a million. Raises BadInputError otherwise."""
-    if not 1 <= count <= NODES_MAX:
+    """``count`` if it is a whole number from 1 to a million. Raises BadInputError otherwise."""
+    if not isinstance(count, int) or not 1 <= count <= NODES_MAX:
         raise BadInputError(
-            f"{count} is outside 1 to {NODES_MAX:,}", where=where, remedy="give a count inside these bounds"
+            f"{count!r} is outside 1 to {NODES_MAX:,}", where=where, remedy="give a count inside these bounds"
         )
     return count

@@ -22,12 +22,12 @@ from rich.console import Console
 from framework.analysis import Expectation
 from framework.binaries import Binaries, Binary
 from framework.command_lab import command_lab
+from framework.doctor import require_machine
 from framework.errors import BadInputError, KilonodeError
 from framework.lab import Lab, LabSettings
-from framework.ledger import Ledger
+from framework.ledger import Ledger, state_root
 from framework.measurement import RealNode
 from framework.outcome import Measure, Ruleset
-from framework.preflight import require_machine
 from framework.signals import ended_as_by_ctrl_c
 from framework.spec import RealNodeSpec
 from framework.stages import (
@@ -40,7 +40,7 @@ from framework.stages import (
     require_profiler,
 )
 from framework.units import GIB
-from framework.versioned_file import now_utc, this_command
+from framework.versioned_file import now_utc, read_file, this_command
 
 TWIN_MEMORY_BYTES: Final = 8 * GIB
 """A node of kube-proxy 1.35 with 100,000 endpoints needs 2 GiB, and the transactions' pages are its own."""
@@ -137,12 +137,13 @@ def profile_files(transactions: Sequence[Path]) -> StagesRun:
     """
     *earlier, last = transactions
     try:
-        texts = [path.read_bytes() for path in transactions]
+        texts = [read_file(path) for path in transactions]
     except OSError as error:
         raise BadInputError(
             f"a transaction can't be read: {error}", where="--transaction", remedy="give files"
         ) from error
-    require_machine()
+    state_root()
+    require_machine(Path.cwd())
     require_profiler()
     with ended_as_by_ctrl_c():
         ledger = Ledger.begin()

@@ -37,7 +37,7 @@ _BYTE_UNITS: Final = {
     "tib": 1024**4,
 }
 _COUNT_UNITS: Final = {"": 1, "k": 1000, "m": 1_000_000}
-_QUANTITY: Final = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", re.ASCII)
+_QUANTITY: Final = re.compile(r"\s*([0-9][0-9_]{0,40}(?:\.[0-9]{1,40})?)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
 def parse_bytes(text: str, *, where: str = "memory") -> int:
@@ -68,7 +68,7 @@ def parse_count(text: str, *, where: str = "count") -> int:
 
 
 def _split(text: str, where: str, wanted: str) -> tuple[Fraction, str]:
-    match = _QUANTITY.fullmatch(text)
+    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise BadInputError(f"{text!r} is no quantity", where=where, remedy=f"give {wanted}")
     return Fraction(match.group(1).replace("_", "")), match.group(2)

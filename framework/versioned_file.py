@@ -6,18 +6,21 @@ format, and a reader that does not know it says so instead of guessing.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shlex
+import stat
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from framework.errors import BadInputError
+from framework.errors import BadInputError, KilonodeError
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -35,7 +38,7 @@ def load_versioned(path: Path, kind: type[S], *, formats: Collection[int], made_
     """
     remedy = f"give a file that {made_by} wrote"
     try:
-        text = path.read_bytes()
+        text = read_file(path)
     except OSError as error:
         raise BadInputError(
             f"the file can't be read: {error.strerror}", where=str(path), remedy=remedy
@@ -46,11 +49,25 @@ def load_versioned(path: Path, kind: type[S], *, formats: Collection[int], made_
             return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInputError(f"the file is damaged: {error}", where=str(path), remedy=remedy) from error
+    except BadInputError as error:
+        raise BadInputError(f"the file is damaged: {error.what}", where=str(path), remedy=remedy) from error
     raise BadInputError(
         f"the file has format {found}, this kilonode reads {', '.join(map(str, formats))}",
         where=str(path),
         remedy=f"make it again with {made_by}, or read it with the kilonode that wrote it",
     )
+
+
+def read_file(path: Path) -> bytes:
+    """All of a file. Raises OSError, as ``require_file`` does too."""
+    require_file(path)
+    return path.read_bytes()
+
+
+def require_file(path: Path) -> None:
+    """Raises OSError for no file, and for a pipe or a device: nobody knows how long to wait for them."""
+    if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def write_versioned(path: Path, content: msgspec.Struct) -> None:
@@ -66,18 +83,38 @@ def write_versioned(path: Path, content: msgspec.Struct) -> None:
         ) from error
 
 
+@contextmanager
+def writing_below(folder: Path) -> Iterator[None]:
+    """Raises KilonodeError for what the body could not write below ``folder``, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise KilonodeError(
+            f"nothing more can be written: {error.strerror or error}",
+            where=error.filename or str(folder),
+            remedy=f"free space on the disk of {folder}, or give another place",
+        ) from error
+
+
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` as a whole or not at all, also when the machine dies."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Replace ``path`` by ``content`` as a whole or not at all, also when the machine dies.
+
+    Of a link it is the file that it leads to. A device or a pipe (/dev/stdout) is written to, and stays one.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    place = Path(os.path.realpath(path))
+    beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
         with beside.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        beside.replace(place)
     finally:
         beside.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

@@ -16,6 +16,7 @@ What a node is to be programmed with may be less than all endpoints, or nothing 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final, Literal
@@ -29,6 +30,10 @@ from framework.units import mib
 PEAK_DISAGREEMENT_MAX: Final = 0.05
 """Share by which the kernel log and the exit record of one killed process may differ: pages are still freed
 and charged between the log line and the exit."""
+
+
+_STRANGERS_ENDS: Final = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+"""Exit codes of a process that did not end by itself; a crash has other ones (SIGSEGV, SIGABRT, a status)."""
 
 
 def derive_outcome(evidence: Evidence) -> Outcome:
@@ -111,12 +116,31 @@ _BLIND_TO: Final[dict[Unseen, tuple[Topic, ...]]] = {
 
 
 def _doubts(reading: Reading) -> Iterator[Doubt]:
+    yield from _disturbance_doubts(reading)
     yield from (Doubt(about=_BLIND_TO[each.what], text=each.why) for each in reading.evidence.unseen)
     yield from _measuring_doubts(reading)
     yield from _kill_doubts(reading)
     yield from _peak_doubts(reading)
     yield from _programming_doubts(reading)
     yield from _ready_doubts(reading)
+
+
+def _disturbance_doubts(reading: Reading) -> Iterator[Doubt]:
+    """What happened to the cluster or the machine, and the node's own processes that a stranger ended."""
+    evidence = reading.evidence
+    yield from (Doubt(about=("everything",), text=each.text) for each in evidence.disturbances)
+    if not evidence.sees("kills"):
+        return
+    killed_pids = {kill.victim_pid for kill in evidence.oom_kills}
+    ends = [(each.name, each.pid, each.exit_code) for each in evidence.restarts]
+    ends += [(each.name, each.pid, each.exit_code) for each in evidence.daemons if each.exit_code is not None]
+    for name, pid, exit_code in ends:
+        if exit_code in _STRANGERS_ENDS and pid not in killed_pids:
+            yield Doubt(
+                about=("everything",),
+                text=f"{name} {pid} was ended by {signal.Signals(-exit_code).name}, and the kernel log has "
+                "no OOM kill of it: somebody else did",
+            )
 
 
 def _measuring_doubts(reading: Reading) -> Iterator[Doubt]:

@@ -60,6 +60,7 @@ class Expectation(Spec, frozen=True, kw_only=True):
     known_bad: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if all(getattr(self, name) is None for name in self.__struct_fields__ if name != "known_bad"):
             raise BadInputError(
                 "an expectation asserts nothing", where="Expectation", remedy="give at least one assertion"
@@ -116,10 +117,13 @@ def expect(
 def judge(outcome: Outcome, expectation: Expectation, fidelity_refusals: Sequence[Doubt] = ()) -> Verdict:
     """The worst of all assertions, with the reason of each that is no pass.
 
-    ``fidelity_refusals`` are the deviations from production that make an assertion unknowable, as
-    ``framework.analysis.fidelity.refusals`` gives them.
+    What disturbed the measurement makes it unknown, whatever was found. ``fidelity_refusals`` are the
+    deviations from production that make an assertion unknowable, as ``framework.analysis.fidelity.refusals``
+    gives them.
     """
     doubts = (*outcome.doubts, *fidelity_refusals)
+    if outcome.disturbed:
+        return Verdict(result="unknown", reasons=tuple(dict.fromkeys(outcome.disturbed)))
     found = [_resolve(claim, doubts) for claim in _claims(outcome, expectation)]
     worst = max((verdict.result for verdict in found), key=_SEVERITY.index)
     reasons = tuple(dict.fromkeys(reason for verdict in found for reason in verdict.reasons))

@@ -237,6 +237,12 @@ def _sample(cell: _Cell, measurement: Measurement, listed: Measurement | None) -
         outcome.charged_bytes_peak,
         outcome.unreclaimable_bytes_peak,
     )
+    if outcome.disturbed:
+        raise KilonodeError(
+            f"{cell.words} can't be a sample: {'; '.join(outcome.disturbed)}",
+            where=measurement.folder.path.name,
+            remedy="run it again",
+        )
     complete = outcome.programming == "programmed" and nft is not None and nft.bound != "lower"
     parts = {"kube-proxy", "kubelet", "containerd"} <= held.keys()
     if not complete or not parts or cgroup is None or charged_peak is None or needed is None or nft is None:

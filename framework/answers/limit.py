@@ -236,7 +236,7 @@ def _survived(verdict: Verdict, outcome: Outcome) -> bool | None:
 
     What was not programmed in time starves, also where all its rules came in the end and it is unknown when.
     """
-    if verdict.result == "unknown" and outcome.programming != "timed_out":
+    if outcome.disturbed or (verdict.result == "unknown" and outcome.programming != "timed_out"):
         return None
     return verdict.result == "pass"
 

@@ -189,6 +189,12 @@ def read_counts(settings: ExistingSettings) -> ClusterCounts:
                 remedy="the user of the context needs get and list of services, nodes and "
                 "endpointslices.discovery.k8s.io",
             ) from error
+        if not error.status:
+            raise KilonodeError(
+                f"the cluster does not answer at {endpoint.url}: {error.what}",
+                where=f"--context {settings.context}",
+                remedy="see whether `kubectl --context NAME get nodes` works from this machine",
+            ) from error
         raise
     return found
 

@@ -86,6 +86,12 @@ def run_nightly(
     ``options`` go to pytest after those of the plan. pytest's own output goes to standard error.
     """
     for folder in (output, history):
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise BadInputError(
+                f"the folder can't be made: {there} is a file", where=str(folder), remedy="give another one"
+            )
+    for folder in (output, history):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

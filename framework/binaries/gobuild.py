@@ -38,6 +38,7 @@ from framework.process import Daemon, run
 from framework.units import GIB
 from framework.wait import wait_until
 
+PROXY_TIMEOUT_S: Final = 20.0
 MODULE_TIMEOUT_S: Final = 900.0
 BUILD_TIMEOUT_S: Final = 3600.0
 POLL_INTERVAL_S: Final = 0.5
@@ -102,6 +103,25 @@ class Go:
         floor = max(needed, GO_OLDEST, key=gomod.go_version) if self.stays else GO_OLDEST
         if gomod.go_version(self.version) < gomod.go_version(floor):
             raise _go_too_old(self, floor, what)
+
+    def reach(self, pin: GoPin, request: Request) -> None:
+        """Raises KilonodeError where the Go module proxy does not tell of ``request``; downloads nothing."""
+        what = f"{pin.module}@v{request.version}"
+        said = run(
+            [self.path, "list", "-m", what],
+            timeout_s=PROXY_TIMEOUT_S,
+            env=self.env,
+            cwd=Path("/"),
+            check=False,
+            remedy="see whether the Go module proxy (go env GOPROXY) answers",
+        )
+        if said.exit_code != 0:
+            words = " ".join(said.stderr.decode(errors="replace").split())
+            raise NoSourceError(
+                f"the Go module proxy is out of reach: {words}",
+                where=what,
+                remedy="give this machine access to a Go module proxy (GOPROXY) or to the internet",
+            )
 
     def upstream(self, module: str, version: str, *, cwd: Path) -> gomod.GoMod:
         """The go.mod of ``module`` at ``version`` (with Go's ``v``); its source is then in Go's cache too.

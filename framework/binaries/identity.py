@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from framework.errors import MissingRequirementError
 from framework.process import Completed, run
 from framework.wait import wait_until
 
@@ -58,6 +59,8 @@ def version_output(path: Path, arguments: Sequence[str] = ("--version",)) -> str
             if error.errno in (errno.ENOEXEC, errno.EACCES):
                 return Completed((str(path),), 126, b"", str(error).encode(), 0.0)
             raise
+        except MissingRequirementError:
+            return Completed((str(path),), 127, b"", b"its interpreter is missing", 0.0)
 
     done = wait_until(attempt, what=f"running {path}", timeout_s=TEXT_BUSY_TIMEOUT_S)
     return (done.stdout + done.stderr).decode(errors="replace")

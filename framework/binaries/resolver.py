@@ -23,7 +23,12 @@ from typing import Final, Literal
 
 from framework.binaries import gobuild, system
 from framework.binaries.download import Downloader, UnavailableError
-from framework.binaries.errors import ExplicitPathError, NoSourceError, WrongVersionError
+from framework.binaries.errors import (
+    ExplicitPathError,
+    NoSourceError,
+    UnknownVersionError,
+    WrongVersionError,
+)
 from framework.binaries.events import (
     Building,
     Done,
@@ -40,7 +45,7 @@ from framework.binaries.identity import says, sha256_of, toolchain_of, version_o
 from framework.binaries.model import Binary, Request
 from framework.binaries.pins import OS, Pins, architecture, check_skew, fill, load_pins
 from framework.binaries.store import Store, default_root
-from framework.errors import BadInputError
+from framework.errors import BadInputError, KilonodeError
 from framework.spec import version_order
 
 DOWNLOADS_AT_ONCE: Final = 4
@@ -136,6 +141,25 @@ class Binaries:
         for fetch, downloaded in zip(fetches, _download_all(fetches, stop), strict=True):
             here[fetch.request] = downloaded or fetch.build()
         return tuple(binary for request in requests if (binary := here[request]) is not None)
+
+    def refusals(self, request: Request) -> tuple[str, str]:
+        """Why ``request`` can't be downloaded, and why it can't be built; empty where it can.
+
+        Whoever publishes it is asked, and nothing is downloaded.
+        """
+        supplier = self.pins.supplier_of(request.name)
+        downloaded = built = ""
+        try:
+            self._downloader.reach(supplier.download, request)
+        except (UnavailableError, UnknownVersionError) as error:
+            downloaded = str(error)
+        go = gobuild.Go.find(self.arch)
+        try:
+            if go is not None:
+                go.reach(supplier.go, request)
+        except KilonodeError as error:
+            built = error.what
+        return downloaded, built if go is not None else "there is no go on PATH"
 
     def _from_variable(self, request: Request) -> Binary | None:
         for variable in variables_of(request):

@@ -28,6 +28,7 @@ import platformdirs
 from framework.binaries.errors import DiskFullError
 from framework.binaries.identity import sha256_of, toolchain_of
 from framework.binaries.model import Binary, BinarySource, Request
+from framework.errors import BadInputError
 from framework.log import get_logger
 from framework.outcome import Record
 from framework.units import GIB, mib
@@ -94,9 +95,20 @@ class Entry:
 
 
 def default_root() -> Path:
-    """``KILONODE_CACHE_DIR``, or kilonode's folder in the user's cache folder."""
+    """``KILONODE_CACHE_DIR``, or kilonode's folder in the user's cache folder.
+
+    Raises BadInputError where a file is in its place.
+    """
     chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).absolute() if chosen else platformdirs.user_cache_path("kilonode")
+    root = Path(chosen).absolute() if chosen else platformdirs.user_cache_path("kilonode")
+    there = next(place for place in (root, *root.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise BadInputError(
+            f"{there} is no folder, so nothing can be cached in {root}",
+            where=CACHE_VARIABLE,
+            remedy=f"set {CACHE_VARIABLE} to a folder",
+        )
+    return root
 
 
 @dataclass(frozen=True)
@@ -162,16 +174,12 @@ class Store:
     def staging(self, request: Request) -> Path:
         """A folder for what is not finished. It outlives a failure, so that a download resumes."""
         path = self.root / "staging" / f"{request.name}-{request.version}-{self.platform}"
-        with disk_full_as_error(self.root):
-            path.mkdir(parents=True, exist_ok=True)
-        return path
+        return self._made(path)
 
     def build_dir(self, module: str, version: str) -> Path:
         """The folder of the small module that builds commands of ``module``, with its logs."""
         path = self.root / "build" / f"{module.replace('/', '_')}@{version}"
-        with disk_full_as_error(self.root):
-            path.mkdir(parents=True, exist_ok=True)
-        return path
+        return self._made(path)
 
     @contextmanager
     def locked(self, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
@@ -179,9 +187,7 @@ class Store:
 
         An exception of ``on_wait`` ends the wait. Raises TimeLimitError after two hours.
         """
-        path = self.root / "locks" / f"{name}.lock"
-        with disk_full_as_error(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._made(self.root / "locks") / f"{name}.lock"
         lock = filelock.FileLock(path, thread_local=False)
 
         def acquired() -> bool | None:
@@ -205,6 +211,19 @@ class Store:
         finally:
             lock.release()
 
+    def _made(self, folder: Path) -> Path:
+        """``folder``, which is there now. Raises BadInputError where this process may not make it."""
+        try:
+            with disk_full_as_error(self.root):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInputError(
+                f"nothing can be cached in {folder}: {error.strerror}",
+                where=CACHE_VARIABLE,
+                remedy=f"set {CACHE_VARIABLE} to a folder that you may write",
+            ) from error
+        return folder
+
     def _entries(self, name: str, version: str) -> list[Entry]:
         pattern = f"{name}/{version}/{self.platform}/*/*.json"
         read = [_read(path) for path in (self.root / "binaries").glob(pattern)]
@@ -220,7 +239,7 @@ def _read(path: Path) -> Entry | None:
         metadata = msgspec.json.decode(path.read_bytes(), type=Metadata)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         log.warning("%s can't be read (%s); taken as absent", path, error)
         return None
     return Entry(executable, metadata) if metadata.format == METADATA_FORMAT and executable.exists() else None

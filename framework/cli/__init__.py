@@ -1,6 +1,6 @@
 """The few commands that are not a test run."""
 
-from framework.cli import forecasts, machine, questions, reports, results
+from framework.cli import doctor, forecasts, machine, questions, reports, results
 from framework.cli.app import (
     EXIT_AMBER,
     EXIT_BAD_INPUT,
@@ -23,6 +23,7 @@ __all__ = [
     "EXIT_UNKNOWN",
     "NOT_HERE",
     "app",
+    "doctor",
     "exit_status",
     "forecasts",
     "machine",

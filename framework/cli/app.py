@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
@@ -15,6 +16,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from framework.binaries import Binaries, Request
 from framework.errors import BadInputError, KilonodeError, MissingRequirementError
 
 EXIT_FAILED: Final = 1
@@ -29,6 +31,7 @@ EXIT_UNKNOWN: Final = 5
 """The question can't be answered from what is known."""
 EXIT_AMBER: Final = 6
 """The answer is no bad one yet."""
+PROGRAM: Final = "kilonode"
 RUNS: Final = Path("runs")
 PLAIN_COLUMNS: Final = 100
 
@@ -37,14 +40,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
-    add_completion=False,
 )
 
 
 def main() -> None:
     """The console script ``kilonode``."""
     try:
-        app()
+        app(prog_name=PROGRAM)
     except KilonodeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(exit_status(error))
@@ -63,7 +65,7 @@ def exit_status(error: KilonodeError) -> int:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"kilonode {version('kilonode')}")
+        print(f"{PROGRAM} {version(PROGRAM)}")
         raise typer.Exit
 
 
@@ -76,12 +78,23 @@ def kilonode(
     """What a Kubernetes node pays when its cluster grows to 100,000 nodes.
 
     Measuring is a pytest run: `pytest -k scenario --max-nodes 1k`. The commands here get a machine ready,
-    show what was measured and remove what a run left.
+    answer one question each, show what was measured and remove what a run left.
+
+    \b
+    kilonode COMMAND --help says when to use one, with examples. To begin with:
+      kilonode doctor
+      kilonode setup
+      kilonode forecast
+
+    Exit status: 0 if all is well, 1 if it failed, 2 if a value was refused, 3 if this machine lacks
+    something. Where an answer has a status of its own, the command's help says so.
     """
 
 
 def require_folder(path: Path | None) -> Path | None:
-    """``path``, whose folder is there; else BadInputError, before anything is measured for it."""
+    """``path``, a file whose folder is there; else BadInputError, before anything is measured for it."""
+    if path is not None and path.is_dir():
+        raise BadInputError("it is a folder", where=str(path), remedy="give a file in it")
     if path is not None and not path.parent.is_dir():
         raise BadInputError(
             f"there is no folder {path.parent}", where=str(path), remedy="give one that is there"
@@ -89,14 +102,55 @@ def require_folder(path: Path | None) -> Path | None:
     return path
 
 
+def run_names() -> list[str]:
+    """What a shell completes RUN with: the names in ``runs/``."""
+    return sorted(path.name for path in RUNS.glob("*") if path.is_dir())
+
+
+def known_requests(binaries: Binaries) -> list[Request]:
+    """What is pinned, in the order of the pins, then what else is in the cache."""
+    pinned = [
+        Request(name, pinned) for name, pin in binaries.pins.binaries.items() for pinned in pin.versions
+    ]
+    installed = [Request(binary.name, binary.version) for binary in binaries.installed()]
+    return list(dict.fromkeys([*pinned, *installed]))
+
+
+def complete_requests() -> list[str]:
+    """What a shell completes NAME@VERSION with; nothing where what is known can't be read."""
+    with suppress(KilonodeError):
+        return [f"{request.name}@{request.version}" for request in known_requests(Binaries())]
+    return []
+
+
+def complete_kube_proxies() -> list[str]:
+    """What a shell completes the VERSION of a kube-proxy with."""
+    found = (request.partition("@") for request in complete_requests())
+    return [version for name, _, version in found if name == "kube-proxy"]
+
+
 OneRun = Annotated[
-    str, typer.Argument(metavar="[RUN]", help="A run's folder or name, or one measurement's folder.")
+    str,
+    typer.Argument(
+        metavar="[RUN]",
+        help="A run's folder or name, or one measurement's folder.",
+        autocompletion=run_names,
+    ),
 ]
 SomeRuns = Annotated[
-    list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs' folders, or their names in runs/.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...", help="Runs' folders, or their names in runs/.", autocompletion=run_names
+    ),
 ]
 KubeProxies = Annotated[
-    list[str] | None, typer.Option("--kube-proxy", metavar="VERSION", help="Exact version; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--kube-proxy",
+        metavar="VERSION",
+        help="Exact version; may be repeated.",
+        autocompletion=complete_kube_proxies,
+    ),
 ]
 JsonFile = Annotated[
     Path | None,

@@ -94,12 +94,20 @@ def forecast(
     ] = "",
     json_file: JsonFile = None,
 ) -> None:
-    """Predict what a node takes in a larger cluster, and at how many endpoints it dies.
+    """Predict what a node takes in a larger cluster.
 
-    Small sizes are measured with the real programs, in under two minutes; lines through them say what 100,000
-    endpoints take, with an interval, or that they say too little. With --live a running cluster is read
-    instead, and judged by models that come with kilonode or by --model: status 0 is green, 6 amber, 4 red, 5
-    unknown.
+    Use it before a cluster grows: it says what a node takes, and at how many endpoints it dies. Small sizes
+    are measured with the real programs, in under two minutes; lines through them say what 100,000 endpoints
+    take, with an interval, or that they say too little. With --live a running cluster is read instead, and
+    judged by models that come with kilonode or by --model.
+
+    \b
+    Examples:
+      kilonode forecast --kube-proxy 1.36.1 --memory 2GiB --ballast ordinary
+      kilonode forecast --live --kubeconfig ~/.kube/config --context production
+
+    Exit status: 0 with an answer, 4 where a node of --memory is expected to die, 5 where the answer is not to
+    be trusted. With --live: 0 green, 6 amber, 4 red, 5 unknown.
     """
     ballast_bytes = unreclaimable_bytes(parse_ballast(ballast or (LIVE_BALLAST if live else "0")))
     versions = [require_version(version, where="--kube-proxy") for version in kube_proxies or ()]

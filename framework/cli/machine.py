@@ -13,7 +13,7 @@ from rich.table import Table
 
 from framework import ledger, preflight, private_docker
 from framework.binaries import Binaries, Binary, ExplicitPathError, Request, show_progress
-from framework.cli.app import app, plain_console
+from framework.cli.app import app, complete_requests, known_requests, plain_console
 from framework.cluster import HOST_PROGRAMS, kind
 from framework.containers import Engine, find_engine
 from framework.errors import KilonodeError, MissingRequirementError
@@ -55,11 +55,17 @@ def setup(
         ),
     ] = False,
 ) -> None:
-    """Get this machine ready: Debian packages, then every executable of a default run.
+    """Get this machine ready for measuring.
 
-    Start it as often as you like; where nothing is missing it ends at once. Packages are installed only as
-    root. Executables are downloaded, or built with Go where there is no internet, into
-    $KILONODE_CACHE_DIR (by default ~/.cache/kilonode).
+    Use it before the first run, and as often as you like: where nothing is missing it ends at once. Debian
+    packages come first, which are installed only as root, then every executable of a default run. They are
+    downloaded, or built with Go where there is no internet, into $KILONODE_CACHE_DIR (by default
+    ~/.cache/kilonode).
+
+    \b
+    Examples:
+      kilonode setup
+      kilonode setup --profiler --kind
     """
     console = plain_console()
     _install(preflight.missing_packages(profiler=profiler, browser=browser), console)
@@ -88,7 +94,11 @@ def _install(packages: Sequence[str], console: Console) -> None:
 def list_binaries(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME@VERSION", help="Only these, such as kube-proxy@1.36.1."),
+        typer.Argument(
+            metavar="[NAME@VERSION]...",
+            help="Only these, such as kube-proxy@1.36.1.",
+            autocompletion=complete_requests,
+        ),
     ] = None,
     fetch: Annotated[
         bool,
@@ -96,18 +106,23 @@ def list_binaries(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, with full digests and paths.")] = False,
 ) -> None:
-    """List every executable: pinned, installed, and the distribution's own programs.
+    """List every executable with its version, source and digest.
 
-    Results depend on exact versions and even on the Go release that built a binary, so each is listed with
-    its source, toolchain and digest. `kilonode binaries --fetch kube-proxy@1.36.1` gets one more version;
-    KILONODE_KUBE_PROXY_1_36_1=/path takes your own.
+    Use it where two machines disagree, or to get one more version. Results depend on exact versions and even
+    on the Go release that built a binary, so all that is pinned, all that is installed and the distribution's
+    own programs are listed. KILONODE_KUBE_PROXY_1_36_1=/path takes a binary of your own.
+
+    \b
+    Examples:
+      kilonode binaries
+      kilonode binaries --fetch kube-proxy@1.36.1
     """
     binaries = Binaries()
     requests = [_request(binaries, name) for name in names or ()]
     if fetch:
         with show_progress(Console(stderr=True)) as progress:
             binaries.ensure_all(requests or binaries.defaults(), progress=progress)
-    rows = [_row(binaries, request) for request in requests or _known(binaries)]
+    rows = [_row(binaries, request) for request in requests or known_requests(binaries)]
     if not requests:
         rows += [_system_row(binaries, name) for name in binaries.pins.system]
     if as_json:
@@ -124,7 +139,12 @@ def list_snapshots(
 
     A fleet of 2,000 nodes or more is registered once, saved, and restored by later runs. Together they stay
     below $KILONODE_SNAPSHOTS_MAX (4GiB by default); what was used longest ago goes first. They lie in
-    $KILONODE_CACHE_DIR (by default ~/.cache/kilonode).
+    $KILONODE_CACHE_DIR (by default ~/.cache/kilonode). Use it to see what they take of the disk.
+
+    \b
+    Examples:
+      kilonode snapshots
+      kilonode snapshots --clear
     """
     snapshots = Snapshots.below(Binaries().root)
     if clear:
@@ -151,10 +171,15 @@ def list_snapshots(
 
 @app.command("docker")
 def start_docker() -> None:
-    """Start a docker engine of its own for `--cluster kind`, where none runs.
+    """Start a docker engine for `--cluster kind` where none runs.
 
     It changes nothing on the host: no firewall rules, no forwarding, no mounts. As root, missing Debian
     packages are installed. It runs until `kilonode clean`; its images are kept in $KILONODE_CACHE_DIR.
+
+    \b
+    Example:
+      kilonode docker
+      pytest -k scenario --cluster kind --max-nodes 1k
     """
     console = plain_console()
     engine = _answering_engine()
@@ -185,10 +210,16 @@ def _answering_engine() -> Engine | None:
 
 @app.command("kind-image")
 def build_kind_image() -> None:
-    """Build a node image for `--cluster kind` where no image registry can be reached.
+    """Build a node image for `--cluster kind` without a registry.
 
-    It is made of Debian packages, kind's Go module and the executables that are here, and loaded into docker
-    or podman. Where the engine has it already, this ends at once. With internet access it is not needed.
+    Use it where no image registry can be reached; with internet access it is not needed. It is made of Debian
+    packages, kind's Go module and the executables that are here, and loaded into docker or podman. Where the
+    engine has it already, this ends at once.
+
+    \b
+    Example:
+      kilonode kind-image
+      pytest -k scenario --cluster kind --max-nodes 1k
     """
     console = plain_console()
     engine = find_engine(ledger.private_socket())
@@ -203,10 +234,15 @@ def build_kind_image() -> None:
 
 @app.command()
 def clean() -> None:
-    """Remove what earlier runs left on this machine, kept clusters too.
+    """Remove what earlier runs left on this machine.
 
-    Processes, cgroups, network namespaces and files are known from the ledger that each run keeps. A run
-    that still lives is left alone.
+    Use it after a run that was killed, and for a cluster that `--keep` left. Processes, cgroups, network
+    namespaces and files are known from the ledger that each run keeps. A run that still lives is left alone;
+    results and what is in the cache stay.
+
+    \b
+    Example:
+      kilonode clean
     """
     alive = [run.run_id for run in ledger.all_runs(ledger.state_root() / "runs") if run.state == "alive"]
     removed, failures = ledger.clean(include_kept=True)
@@ -227,15 +263,6 @@ def clean() -> None:
 def _request(binaries: Binaries, text: str) -> Request:
     name, _, version_text = text.partition("@")
     return binaries.request(name, version_text or None)
-
-
-def _known(binaries: Binaries) -> list[Request]:
-    """What is pinned, in the order of the pins, then what else is in the cache."""
-    pinned = [
-        Request(name, pinned) for name, pin in binaries.pins.binaries.items() for pinned in pin.versions
-    ]
-    installed = [Request(binary.name, binary.version) for binary in binaries.installed()]
-    return list(dict.fromkeys([*pinned, *installed]))
 
 
 def _row(binaries: Binaries, request: Request) -> Row:

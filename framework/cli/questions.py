@@ -18,9 +18,11 @@ from framework.cli.app import (
     JsonFile,
     KubeProxies,
     app,
+    complete_kube_proxies,
     plain_console,
     refuse_beside,
     run_folder,
+    run_names,
 )
 from framework.command_lab import command_lab
 from framework.errors import BadInputError
@@ -63,11 +65,17 @@ def profile_stages(
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Profile where nft's memory is when it loads a Service: parsed tree, objects, netlink buffer.
+    """Profile where nft's memory is when it loads a Service.
 
-    A real kube-proxy programs a Service on a twin node, whose nft keeps what it is given; the real nft loads
-    that again under massif (`kilonode setup --profiler`), and once more without it. 100,000 endpoints of
+    Use it to find out what of nft's peak is the parsed tree, its objects and the netlink buffer. A real
+    kube-proxy programs a Service on a twin node, whose nft keeps what it is given; the real nft loads that
+    again under massif (`kilonode setup --profiler`), and once more without it. 100,000 endpoints of
     kube-proxy 1.35 take two minutes and 4 GiB.
+
+    \b
+    Examples:
+      kilonode stages --endpoints 1k --endpoints 10k
+      kilonode stages --transaction first.nft --transaction second.nft
     """
     console = plain_console()
     found: tuple[StagesRun, ...]
@@ -104,10 +112,21 @@ def search_limit(
     ] = "10k",
     kube_proxy: Annotated[
         str,
-        typer.Option("--kube-proxy", metavar="VERSION", help="Exact version (default: the oldest pinned)."),
+        typer.Option(
+            "--kube-proxy",
+            metavar="VERSION",
+            help="Exact version (default: the oldest pinned).",
+            autocompletion=complete_kube_proxies,
+        ),
     ] = "",
     phase: Annotated[
-        str, typer.Option("--phase", metavar="PHASE", help=f"What is survived: {', '.join(PHASES)}.")
+        str,
+        typer.Option(
+            "--phase",
+            metavar="PHASE",
+            help=f"What is survived: {', '.join(PHASES)}.",
+            autocompletion=lambda: PHASES,
+        ),
     ] = "first_programming",
     ballast: Annotated[
         str,
@@ -125,7 +144,13 @@ def search_limit(
         str, typer.Option("--highest", metavar="SIZE", help="The largest limit that is tried, and the first.")
     ] = "4GiB",
     endpoint_mode: Annotated[
-        str, typer.Option("--endpoint-mode", metavar="MODE", help=f"One of {', '.join(MODES)}.")
+        str,
+        typer.Option(
+            "--endpoint-mode",
+            metavar="MODE",
+            help=f"One of {', '.join(MODES)}.",
+            autocompletion=lambda: MODES,
+        ),
     ] = "endpointslices",
     fits: Annotated[
         str,
@@ -136,16 +161,27 @@ def search_limit(
     resume: Annotated[
         str,
         typer.Option(
-            "--resume", metavar="RUN", help="Go on with an interrupted search, by its run folder or name."
+            "--resume",
+            metavar="RUN",
+            help="Go on with an interrupted search, by its run folder or name.",
+            autocompletion=run_names,
         ),
     ] = "",
     json_file: JsonFile = None,
 ) -> None:
-    """Search how much memory a node needs: the smallest limit that survives, the largest that kills.
+    """Search how much memory a node needs.
 
-    One cluster and fleet; each trial is a fresh node in a fresh memory cgroup with the real kubelet,
-    containerd, kube-proxy and nft. 10,000 endpoints take three to six minutes. Ends with status 1 where even
-    the highest limit kills.
+    Use it to choose a node's size, or to prove that one is too small: the answer is the smallest limit that
+    survives and the largest that kills. Each trial is a fresh node in a fresh memory cgroup with the real
+    kubelet, containerd, kube-proxy and nft, on one cluster and fleet. 10,000 endpoints take three to six
+    minutes.
+
+    \b
+    Examples:
+      kilonode limit
+      kilonode limit --endpoints 20k --kube-proxy 1.37.2 --fits 1GiB
+
+    Exit status: 0 with an answer, 4 where it is more than --fits, 1 where even the highest limit kills.
     """
     if resume:
         refuse_beside(context, "--resume", OF_A_SEARCH, why="the interrupted search says what is asked")

@@ -68,17 +68,23 @@ def make_bundle(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where it goes (a .tar.gz).")
     ] = None,
 ) -> None:
-    """Pack a measurement for a bug report: what was asked and found, logs, and nft's input to load alone.
+    """Pack a measurement for a bug report.
 
-    Secrets, host names, users and home folders are replaced; look into it before you send it. `kilonode
-    replay` runs it again.
+    Use it to prove to maintainers what was measured: what was asked and found, logs, versions, and nft's
+    input, which loads without Kubernetes. Secrets, host names, users and home folders are replaced; look into
+    it before you send it. `kilonode replay` runs it again.
+
+    \b
+    Examples:
+      kilonode bundle
+      kilonode bundle latest --no-twin --output bug.tar.gz
     """
     folder = _measurement_folder(run_folder(run), measurement)
     result = load_measurement(folder)
     target = output or Path(f"kilonode-{result.run_id}-{slug(measurement_label(result))}.tar.gz")
     if not target.name.endswith(".tar.gz"):
         raise BadInputError(
-            f"{target.name} is no name for a bundle", where="--output", remedy="let it end with .tar.gz"
+            f"{target.name!r} is no name for a bundle", where="--output", remedy="let it end with .tar.gz"
         )
     require_folder(target)
     if not no_twin:
@@ -131,10 +137,17 @@ def replay(
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Run a bundle again, and print what it expects beside what is found here.
+    """Run a bundle again, and print expected beside found.
 
-    First nft alone on the bundle's own transactions, in a fresh cgroup; then the whole measurement. Ends with
-    status 4 where it does not come out alike, 5 where nothing could be told.
+    Use it on a bug report of somebody whom you trust: nft is fed the bundle's own transactions as root. First
+    it loads them alone, in a fresh cgroup; then the whole measurement is made again.
+
+    \b
+    Examples:
+      kilonode replay bug.tar.gz
+      kilonode replay bug.tar.gz --reproducer-only --json answer.json
+
+    Exit status: 0 where it comes out alike, 4 where it does not, 5 where nothing could be told.
     """
     errors = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="kilonode-replay-") as place:
@@ -181,6 +194,7 @@ def nightly(
             help="; ".join(
                 f"{name}: {plan.what}, {mib(plan.memory_bytes)} MiB" for name, plan in PLANS.items()
             ),
+            autocompletion=lambda: list(PLANS),
         ),
     ] = "standard",
     history: Annotated[
@@ -194,10 +208,18 @@ def nightly(
         typer.Option("--option", metavar="OPTION", help="One more option for pytest; may be repeated."),
     ] = None,
 ) -> None:
-    """Measure, compare with the last nights of this machine, keep the history; the reason comes first.
+    """Measure, and compare with the last nights of this machine.
 
-    Writes nightly.json, summary.md, junit.xml and perfdata.json. Ends with status 1 where a measurement is no
-    pass, 4 where something got worse. pytest's output goes to standard error.
+    Use it from cron or CI. The first line that it prints is the reason of its status; nightly.json,
+    summary.md, junit.xml and perfdata.json are written, and the history is kept. pytest's output goes to
+    standard error.
+
+    \b
+    Examples:
+      kilonode nightly
+      kilonode nightly my_scenarios --size large --option=--kube-proxy=1.36.1
+
+    Exit status: 0 if all is well, 1 where a measurement is no pass, 4 where something got worse.
     """
     night = run_nightly(
         plan_of(size),

@@ -18,6 +18,7 @@ from framework.cli.app import (
     app,
     plain_console,
     run_folder,
+    run_names,
 )
 from framework.errors import BadInputError
 from framework.page import markdown, report, write_report
@@ -38,9 +39,16 @@ from framework.versioned_file import write_versioned
 def show(
     runs: SomeRuns = None,
 ) -> None:
-    """Show the results of a run again, as the table that ended it; those of several side by side.
+    """Show the results of a run again, or of several.
 
-    Runs on several kinds of cluster (`--cluster`) are compared cell by cell: nft's peak has to be the same.
+    Use it to see the table that ended a run, which is the last one unless RUN says which. Several are put
+    side by side: runs on several kinds of cluster (`--cluster`) are compared cell by cell, and nft's peak has
+    to be the same.
+
+    \b
+    Examples:
+      kilonode show
+      kilonode show 20261127T045830Z-f060c2 20261127T101500Z-0b1c2d
     """
     folders = [run_folder(run) for run in runs or ["latest"]]
     if len(folders) == 1:
@@ -59,11 +67,17 @@ def list_claims(
         ),
     ] = None,
 ) -> None:
-    """Judge what others have stated by what was measured: confirmed, refuted, or not measured.
+    """Judge what an article stated by what was measured.
 
-    The statements are those of an article about nftables at 100,000 nodes, with the conditions under which
-    each is judged. All of them take `pytest -k scenario --max-nodes 100k` and `kilonode stages`; without RUN
-    the last run is read.
+    Use it to see what your own measurements say of each: confirmed, refuted, or not measured. The statements
+    are those of an article about nftables at 100,000 nodes, with the conditions under which each is judged.
+    All of them take `pytest -k scenario --max-nodes 100k` and `kilonode stages`; without RUN the last run is
+    read.
+
+    \b
+    Examples:
+      kilonode claims
+      kilonode claims latest --stages stages.json
     """
     profiled = [run for path in stages or [] for run in load_stages(path).runs]
     results = [result for run in runs or ["latest"] for result in load_run(run_folder(run))]
@@ -74,7 +88,10 @@ def list_claims(
 @app.command("compare")
 def compare_runs(
     runs: Annotated[
-        list[str], typer.Argument(metavar="[A] B", help="Runs' folders, or their names in runs/.")
+        list[str],
+        typer.Argument(
+            metavar="[A] B", help="Runs' folders, or their names in runs/.", autocompletion=run_names
+        ),
     ],
     baseline: Annotated[
         Path | None,
@@ -87,10 +104,18 @@ def compare_runs(
     last: Annotated[int, typer.Option("--last", metavar="N", help="How many of them at most.")] = 5,
     json_file: JsonFile = None,
 ) -> None:
-    """Say what got worse from run A to run B: outcomes, memory, rules and, on one machine, times.
+    """Say what got worse from run A to run B.
 
-    A change counts only beyond a relative and an absolute threshold, and beyond what the runs of a baseline
-    differ by among each other. Ends with status 4 if something got worse, 5 if nothing could be compared.
+    Use it after a change of kube-proxy, nft or the kernel. Compared are outcomes, memory, rules and, on one
+    machine, times. A change counts only beyond a relative and an absolute threshold, and beyond what the runs
+    of a baseline differ by among each other.
+
+    \b
+    Examples:
+      kilonode compare 20261127T045830Z-f060c2 latest
+      kilonode compare --baseline history latest
+
+    Exit status: 0 if nothing got worse, 4 if something did, 5 if nothing could be compared.
     """
     wanted = 2 if baseline is None else 1
     if len(runs) != wanted:
@@ -125,9 +150,15 @@ def make_report(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the page goes.")
     ] = None,
 ) -> None:
-    """Make a page of a run: verdicts, nft's memory by endpoints, node memory over time, who dies, versions.
+    """Make a page of a run, to look at or to send.
 
-    One HTML file that needs no network and no script. A run that pytest ended has one already.
+    Use it to give results to somebody: verdicts, nft's memory by endpoints, node memory over time, who dies,
+    versions. One HTML file that needs no network and no script. A run that pytest ended has one already.
+
+    \b
+    Examples:
+      kilonode report
+      kilonode report latest --markdown
     """
     folder = run_folder(run)
     results = load_run(folder)

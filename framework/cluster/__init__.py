@@ -1,6 +1,6 @@
 """Control planes: one face over the embedded one and those to come."""
 
-from framework.cluster.api import ApiEndpoint, ApiError, Bulk, Call, run_bulk
+from framework.cluster.api import ApiEndpoint, ApiError, Bulk, Call, ClusterLostError, run_bulk
 from framework.cluster.control_plane import (
     KUBELET_SYSCTLS,
     LOADING,
@@ -38,6 +38,7 @@ __all__ = [
     "Bulk",
     "Call",
     "Cluster",
+    "ClusterLostError",
     "ControlPlane",
     "EmbeddedCluster",
     "ExistingCluster",

@@ -23,6 +23,7 @@ import msgspec
 import tenacity
 
 from framework import network
+from framework.cluster.kubeconfig import Kubeconfig, require_https
 from framework.cluster.lease_budget import BULK_PARALLELISM
 from framework.errors import BadInputError, KilonodeError
 from framework.lazy import LazyModule
@@ -36,6 +37,8 @@ else:
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 REQUEST_TIMEOUT_S: Final = 60.0
+RARE_RETRIES_MAX: Final = 1
+LOST_LOOK_S: Final = 1.0
 ATTEMPTS_MAX: Final = 8
 PAGE_SIZE: Final = 500
 """Objects in a page where whole objects are read, as kubectl has it."""
@@ -67,6 +70,17 @@ class ApiError(KilonodeError):
         )
 
 
+class ClusterLostError(KilonodeError):
+    """A control plane of the run's own ended under it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            "the control plane ended under the run",
+            where=url,
+            remedy="read its logs in the run folder, then run again",
+        )
+
+
 class _BusyError(Exception):
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(status)
@@ -92,16 +106,27 @@ class ApiEndpoint:
     context: str | None = None
     is_verified: bool = True
     settings: Any = field(default=None, repr=False, compare=False)
+    is_lost: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
+    """Whether it is known that nobody will answer."""
 
     @classmethod
     def from_kubeconfig(cls, kubeconfig: Path, *, context: str | None = None) -> ApiEndpoint:
         """The endpoint of a kubeconfig's context, of its current one where ``context`` is None.
 
-        Raises BadInputError for a way to the API server that only some of the clients here could go.
+        Raises BadInputError for one that can't be used, and for a way to the API server that only some of the
+        clients here could go; KilonodeError where a plugin gives no credentials.
         """
         settings = kubernetes.client.Configuration()
-        kubernetes.config.load_kube_config(str(kubeconfig), context, client_configuration=settings)
+        try:
+            kubernetes.config.load_kube_config(str(kubeconfig), context, client_configuration=settings)
+        except Exception as error:
+            raise BadInputError(
+                f"the kubeconfig can't be used: {error}",
+                where=str(kubeconfig),
+                remedy="see whether `kubectl --kubeconfig FILE --context NAME get nodes` works",
+            ) from error
         _refuse_detours(settings, kubeconfig)
+        _require_credentials(settings, kubeconfig, context)
         return cls(
             kubeconfig,
             settings.host,
@@ -131,8 +156,20 @@ class ApiEndpoint:
         return {"Authorization": str(said)} if said else {}
 
     def client(self) -> Any:
-        """The typed client, for rare calls; close it after use."""
-        return kubernetes.config.new_client_from_config(str(self.kubeconfig), self.context)
+        """The typed client, for rare calls, each with a time limit; close it after use."""
+        settings = kubernetes.client.Configuration()
+        settings.retries = RARE_RETRIES_MAX
+        client = kubernetes.config.new_client_from_config(
+            str(self.kubeconfig), self.context, client_configuration=settings
+        )
+        request = client.rest_client.request
+
+        def limited(*arguments: Any, _request_timeout: Any = None, **options: Any) -> Any:
+            limit_s = _request_timeout or REQUEST_TIMEOUT_S
+            return request(*arguments, _request_timeout=limit_s, **options)
+
+        client.rest_client.request = limited
+        return client
 
     def get(self, path: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> tuple[int, bytes]:
         """Status and body of one GET without retries; for a few requests. Raises OSError without an
@@ -152,28 +189,42 @@ class ApiEndpoint:
             connection.close()
 
     def ssl_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if not self.is_verified:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file)
+        """Raises BadInputError for certificates or a key that can't be read, or a key with a passphrase."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if not self.is_verified:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            if self.cert_file:
+                context.load_cert_chain(self.cert_file, self.key_file, password="")
+        except OSError as error:
+            raise BadInputError(
+                f"the certificates or the key of the kubeconfig can't be used: {error}",
+                where=str(self.kubeconfig),
+                remedy="see whether `kubectl --kubeconfig FILE --context NAME get nodes` works",
+            ) from error
         return context
 
 
 def _refuse_detours(settings: Any, kubeconfig: Path) -> None:
     """Raises BadInputError for a server that is not reached by TLS under its own name."""
-    if not str(settings.host).startswith("https://"):
-        raise BadInputError(
-            f"the server {settings.host} is not asked by https",
-            where=str(kubeconfig),
-            remedy="name the API server itself, not a local proxy",
-        )
+    require_https(str(settings.host), kubeconfig)
     if getattr(settings, "tls_server_name", None):
         raise BadInputError(
             f"the server has another name in its certificate (tls-server-name: {settings.tls_server_name})",
             where=str(kubeconfig),
             remedy="name the server as its certificate does, in /etc/hosts if need be",
+        )
+
+
+def _require_credentials(settings: Any, kubeconfig: Path, context: str | None) -> None:
+    """Raises KilonodeError where a user's plugin gave nothing, which the client only logs."""
+    has_some = settings.api_key or settings.cert_file or settings.username
+    if not has_some and Kubeconfig(kubeconfig).says_who(context):
+        raise KilonodeError(
+            "the user of the context gets no credentials: its plugin may be missing, or be signed out",
+            where=str(kubeconfig),
+            remedy="see what `kubectl --kubeconfig FILE --context NAME get nodes` says",
         )
 
 
@@ -426,10 +477,21 @@ async def _cut_off_at_once(response: aiohttp.ClientResponse) -> AsyncIterator[No
 def run_bulk(
     work: Callable[[Bulk], Any], endpoint: ApiEndpoint, *, parallelism: int = BULK_PARALLELISM
 ) -> Any:
-    """Run ``work(bulk)``, a coroutine, to its end from synchronous code."""
+    """Run ``work(bulk)``, a coroutine, to its end from synchronous code.
+
+    Raises ClusterLostError where the endpoint is lost meanwhile: nobody would answer, and each attempt waits.
+    """
 
     async def main() -> Any:
         async with Bulk(endpoint, parallelism=parallelism) as bulk:
-            return await work(bulk)
+            task = asyncio.ensure_future(work(bulk))
+            try:
+                while not (await asyncio.wait({task}, timeout=LOST_LOOK_S))[0]:
+                    if endpoint.is_lost():
+                        raise ClusterLostError(endpoint.url)
+                return task.result()
+            finally:
+                task.cancel()
+                await asyncio.wait({task})
 
     return asyncio.run(main())

@@ -112,8 +112,22 @@ class Cluster(ABC):
 
     @property
     @abstractmethod
+    def lost(self) -> tuple[str, ...]:
+        """The components that ended and without which no measurement goes on, by whoever's hand."""
+
+    @property
     def is_gone(self) -> bool:
-        """Whether the API server ended that should run, by whoever's hand."""
+        """Whether there is no use in asking it anything."""
+        return bool(self.lost)
+
+    def component_pids(self) -> dict[str, tuple[int, ...]]:
+        """The processes of each component that should run, in the order in which they need each other; none
+        where it ended. Empty where they are somebody else's."""
+        return {}
+
+    def paused_components(self) -> frozenset[str]:
+        """The components that a signal stopped (SIGSTOP) and that nobody let go on."""
+        return frozenset()
 
     @abstractmethod
     def components(self) -> tuple[Component, ...]:
@@ -267,10 +281,16 @@ class ControlPlane(Cluster):
             )
         return self.etcd_data
 
+    def component_pids(self) -> dict[str, tuple[int, ...]]:
+        return {name: self._pids(name) for name in (*STORAGE, *CONTROLLERS) if name in self._running}
+
+    def paused_components(self) -> frozenset[str]:
+        pids = self.component_pids()
+        return frozenset(name for name in pids if any(map(process.is_stopped, pids[name])))
+
     @property
-    def is_gone(self) -> bool:
-        """Whether the API server ended that should run, by whoever's hand."""
-        return "kube-apiserver" in self._running and not self._pids("kube-apiserver")
+    def lost(self) -> tuple[str, ...]:
+        return tuple(name for name in STORAGE if name in self._running and not self._pids(name))
 
     def cpu_s(self, *components: str) -> float:
         """CPU time that running components used so far."""
@@ -302,7 +322,7 @@ class ControlPlane(Cluster):
 
     @property
     def endpoint(self) -> ApiEndpoint:
-        return ApiEndpoint.from_kubeconfig(self.kubeconfig)
+        return replace(ApiEndpoint.from_kubeconfig(self.kubeconfig), is_lost=lambda: self.is_gone)
 
     def link(self, suffix: str) -> str:
         """A name for a link of this cluster, distinct among the links of this machine."""

@@ -159,6 +159,8 @@ class EmbeddedCluster(ControlPlane):
         )
         (self._workdir / "kwok.yaml").unlink(missing_ok=True)
         self.kwokctl("create", "cluster", "--name", self.name, "--config", str(config), "--wait", "0s")
+        for path in (*(self._workdir / "pki").glob("*.key"), self._workdir / "kubeconfig.yaml"):
+            path.chmod(0o600)
         text = (self._workdir / "kubeconfig.yaml").read_text()
         self.kubeconfig.touch(mode=0o600)
         self.kubeconfig.write_text(text.replace("https://127.0.0.1:", f"https://{self.address}:"))

@@ -287,7 +287,7 @@ def _read(folder: Path) -> Snapshot:
                 remedy="run `kilonode snapshots --clear`",
             )
         return Snapshot(folder, msgspec.json.decode(text, type=Manifest))
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SnapshotRefusedError(
             f"its manifest can't be read: {error}",
             where=str(folder),

@@ -28,6 +28,8 @@ from framework.outcome import Family, ProxySync, Record
 ENTRY_CHARS_MAX: Final = 262_144
 """A longer log entry is cut: nft quotes a whole transaction line in its errors."""
 _READ_BYTES: Final = 1 << 20
+_LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
+"""With its end. Python ends lines at form feeds and the like too, which may stand in one."""
 POLL_S: Final = 1.0
 """Between two readings of a whole log."""
 
@@ -280,7 +282,7 @@ class ContainerText:
             self._files.setdefault(path, FileText(path))
         for file in self._files.values():
             for text in file.more():
-                yield "".join(self._bare(line) for line in text.splitlines(keepends=True))
+                yield "".join(map(self._bare, _LINE.findall(text)))
 
     def _bare(self, line: str) -> str:
         """The container's own text; empty for a part that goes on in the next line."""
@@ -311,7 +313,7 @@ class PolledText:
         if now_s < self._next_s:
             return
         self._next_s = now_s + POLL_S
-        for line in self._read_since(self._last).splitlines(keepends=True):
+        for line in _LINE.findall(self._read_since(self._last)):
             stamp, _, text = line.partition(" ")
             if stamp > self._last:
                 self._last = stamp
@@ -365,6 +367,7 @@ def parse_metrics(text: str) -> ProxyMetrics:
         value = _finite(sample["value"]) if sample is not None else None
         if sample is not None and value is not None:
             sums[sample["name"]] = sums.get(sample["name"], 0.0) + value
+    sums = {name: total for name, total in sums.items() if math.isfinite(total)}
     failures = [sums[name] for name in _FAILURES if name in sums]
     return ProxyMetrics(
         sync_failures=int(sum(failures)) if failures else None,

@@ -70,7 +70,7 @@ class ProcReader:
 
     def status(self, pid: int) -> dict[str, str]:
         """The fields of /proc/PID/status; empty when it is gone."""
-        lines = self._read(pid, "status").decode(errors="replace").splitlines()
+        lines = self._read(pid, "status").decode(errors="replace").split("\n")
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
     def stat(self, pid: int) -> list[str]:

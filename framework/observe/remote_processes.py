@@ -71,6 +71,8 @@ class Looks:
         stat = found["stat"].split() if found else []
         if found is None or len(stat) <= _STAT_START:
             return
+        if not all(stat[field].isdecimal() for field in (_STAT_PARENT, _STAT_USER, _STAT_SYSTEM)):
+            return
         key = (int(found["pid"]), stat[_STAT_START])
         before = self._seen.get(key)
         if before is None and found["kib"] == "0":

@@ -31,6 +31,12 @@ def write_report(
         raise BadInputError(
             "the report can't be written: Is a directory", where=str(page), remedy="give a file in it"
         )
+    if not page.parent.is_dir():
+        raise BadInputError(
+            f"the report can't be written: there is no folder {page.parent}",
+            where=str(page),
+            remedy="give another --output",
+        )
     shown = report(results, session, load_claims())
     try:
         replace_file(page, html(shown).encode())

@@ -7,6 +7,7 @@ command, without a shell and so without a question of quoting.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final
 
 from framework.cgroup_counters import FILES, CgroupMode, CgroupReading, oom_kills_of, reading_of
@@ -19,7 +20,7 @@ _HEADER: Final = re.compile(r"^==> (\S+) <==$", re.MULTILINE)
 
 
 def parse_counters(text: str) -> CgroupReading | None:
-    """The counters in what ``head -v`` printed; None where what is charged is not among them.
+    """The counters in what ``head -v`` printed; None where what is charged is not among them, or was cut.
 
     OOM kills are the cgroup's own: version 1 counts none of the cgroups below.
     """
@@ -28,5 +29,6 @@ def parse_counters(text: str) -> CgroupReading | None:
     for mode, folder in _FOLDERS.items():
         texts = {path.removeprefix(folder): body for path, body in listed.items()}
         if all(texts.get(name, "").strip() for name in FILES[mode].figures):
-            return reading_of(mode, texts, oom_kills=oom_kills_of(texts.get(FILES[mode].events, "")))
+            with suppress(KeyError, ValueError):
+                return reading_of(mode, texts, oom_kills=oom_kills_of(texts.get(FILES[mode].events, "")))
     return None

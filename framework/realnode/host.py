@@ -23,7 +23,7 @@ from typing import Any, Final
 from framework import network
 from framework.binaries import Binaries, Binary
 from framework.cgroup import MemoryCgroup, memory_cgroup
-from framework.cluster import KUBELET_SYSCTLS, ApiEndpoint, ControlPlane
+from framework.cluster import KUBELET_SYSCTLS, ApiEndpoint, ClusterLostError, ControlPlane
 from framework.ledger import Folder, Ledger, Netns, Thing
 from framework.oom_scores import lowest_score, plan_scores
 from framework.outcome import Component, DaemonRecord, OomScores, PodRecord, ProcessExit, Restart
@@ -77,6 +77,7 @@ class HostNode(OwnNode):
     folder: Path
     cgroup: MemoryCgroup
     endpoint: ApiEndpoint
+    """Nobody is asked there any more once it is lost."""
     binaries: dict[str, Binary]
     executables: Executables
     ledger: Ledger
@@ -192,7 +193,8 @@ class HostNode(OwnNode):
         self.cgroup.remove()
         self.executables.give_back()
         try:
-            self._unregister()
+            if not self.endpoint.is_lost():
+                self._unregister()
         finally:
             things, self.things = self.things, []
             self.ledger.remove(things, whose="the node", where=self.name)
@@ -313,6 +315,8 @@ class HostNode(OwnNode):
     def _ready(self) -> bool | None:
         self.daemons["kubelet"].require_alive()
         self.daemons["containerd"].require_alive()
+        if self.endpoint.is_lost():
+            raise ClusterLostError(self.endpoint.url)
         return self.node_condition() == "True" or None
 
     def node_condition(self) -> str | None:

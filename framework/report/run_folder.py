@@ -21,6 +21,7 @@ import re
 import secrets
 import shlex
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -33,15 +34,15 @@ from framework.errors import BadInputError, KilonodeError
 from framework.outcome import Evidence, Record, RunResult
 from framework.process import end_of
 from framework.units import MIB
-from framework.versioned_file import load_versioned, now_utc, replace_file
+from framework.versioned_file import load_versioned, now_utc, replace_file, writing_below
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Version of the files of a run folder; raised by every change that older readers can't read.
 
 2 added phases, fates, traffic, OOM scores, restarts, pods and shapes; 3 the resolved scenario, each process's
-memory over time, and the CPU's model.
+memory over time, and the CPU's model; 4 what disturbed a measurement.
 """
-FORMATS_READ: Final = (1, 2, FORMAT)
+FORMATS_READ: Final = (1, 2, 3, FORMAT)
 LATEST: Final = "latest"
 SESSION_FILE: Final = "session.json"
 RESULT_FILE: Final = "result.json"
@@ -89,12 +90,23 @@ class MeasurementFolder:
         return self.path / "logs"
 
     def write(self, result: RunResult) -> None:
-        """Write a result; its evidence goes to a file of its own, and first, so that no result lacks it."""
+        """Write a result; its evidence goes to a file of its own, and first, so that no result lacks it.
+
+        Raises KilonodeError where it can't be written; what was written before stays as it was.
+        """
         if result.evidence is not None:
             held = _EvidenceFile(format=FORMAT, evidence=result.evidence)
-            replace_file(self.path / EVIDENCE_FILE, msgspec.json.encode(held))
+            self._replace(EVIDENCE_FILE, msgspec.json.encode(held))
         bare = msgspec.structs.replace(result, evidence=None)
-        replace_file(self.path / RESULT_FILE, msgspec.json.format(msgspec.json.encode(bare), indent=2))
+        self._replace(RESULT_FILE, msgspec.json.format(msgspec.json.encode(bare), indent=2))
+
+    def filling(self) -> AbstractContextManager[None]:
+        """Raises KilonodeError for what the body could not write here."""
+        return writing_below(self.path)
+
+    def _replace(self, name: str, content: bytes) -> None:
+        with self.filling():
+            replace_file(self.path / name, content)
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,8 @@ class RunFolder:
         now = datetime.now(UTC)
         run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         path = runs / run_id
-        path.mkdir(parents=True)
+        with writing_below(runs):
+            path.mkdir(parents=True)
         session = Session(
             format=FORMAT,
             run_id=run_id,
@@ -125,24 +138,28 @@ class RunFolder:
 
     def start(self, result: RunResult) -> MeasurementFolder:
         """A folder for one measurement, with ``result`` (at stage "started") written to it."""
-        measurement = MeasurementFolder(_new_folder(self.path, slug(result.test_id)))
-        measurement.logs.mkdir()
+        with writing_below(self.path):
+            measurement = MeasurementFolder(_new_folder(self.path, slug(result.test_id)))
+            measurement.logs.mkdir()
         measurement.write(result)
         return measurement
 
     def keep_logs(self, logs: Path) -> None:
         """Keep the control plane's logs, of each file the last ``LOG_BYTES_MAX``."""
         kept = self.path / CONTROL_PLANE
-        kept.mkdir(exist_ok=True)
-        for log in logs.glob("*.log"):
-            (kept / log.name).write_bytes(end_of(log, LOG_BYTES_MAX))
+        with writing_below(self.path):
+            kept.mkdir(exist_ok=True)
+            for log in logs.glob("*.log"):
+                (kept / log.name).write_bytes(end_of(log, LOG_BYTES_MAX))
 
     def end(self) -> None:
         """Note that the session came to its end."""
         self._write_session(msgspec.structs.replace(self.session, ended_utc=now_utc()))
 
     def _write_session(self, session: Session) -> None:
-        replace_file(self.path / SESSION_FILE, msgspec.json.format(msgspec.json.encode(session), indent=2))
+        content = msgspec.json.format(msgspec.json.encode(session), indent=2)
+        with writing_below(self.path):
+            replace_file(self.path / SESSION_FILE, content)
 
 
 def slug(test_id: str) -> str:

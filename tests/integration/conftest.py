@@ -7,14 +7,16 @@ there, and must leave it alone.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import filelock
@@ -22,14 +24,16 @@ import platformdirs
 import pytest
 
 from framework.binaries import Binaries
+from framework.binaries.store import CACHE_VARIABLE, default_root
 from framework.cluster import HOST_PROGRAMS, EmbeddedCluster
 from framework.cluster.kind import node_image
 from framework.containers import DOCKER_HOST_ENV, Engine, find_engine
+from framework.doctor import require_machine
 from framework.errors import MissingRequirementError
 from framework.fleet import Fleet
 from framework.ledger import STATE_ENV, Ledger, clean, private_socket
-from framework.preflight import require_machine
 from framework.private_docker import start_private_docker
+from framework.process import run
 from framework.realnode import CopyPool, HostNode
 from framework.signals import ended_as_by_ctrl_c
 from framework.spec import RealNodeSpec
@@ -41,10 +45,18 @@ SESSION_LOCK = "kilonode-session.lock"
 """Says that a folder is a session's, and while it is held, that the session lives."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def machine() -> None:
     """Live tests are skipped with the remedy where this machine lacks something."""
-    require_machine()
+    require_machine(Path.cwd())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C, and so would every story that is told."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +66,8 @@ def live_state() -> Iterator[Path]:
     What sessions that were killed left in theirs is removed first.
     """
     for lock in Path(tempfile.gettempdir()).glob(f"{STATE_PREFIX}*/{SESSION_LOCK}"):
+        if lock.parent.lstat().st_uid != os.geteuid():
+            continue
         with suppress(filelock.Timeout), filelock.FileLock(lock, timeout=0):
             assert clean(lock.parent, include_kept=True)[1] == ()
             shutil.rmtree(lock.parent)
@@ -62,6 +76,7 @@ def live_state() -> Iterator[Path]:
         patch.setenv(STATE_ENV, folder)
         with filelock.FileLock(Path(folder) / SESSION_LOCK, timeout=0):
             yield Path(folder)
+            assert clean(Path(folder), include_kept=True)[1] == ()
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +106,6 @@ def kind_engine(live_state: Path, binaries: Binaries) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def ledger(live_state: Path) -> Iterator[Ledger]:
     """Everything shared stands in it; a test session that is ended with SIGTERM removes it too."""
-    require_machine()
     with ended_as_by_ctrl_c():
         begun = Ledger.begin(live_state)
         yield begun
@@ -142,6 +156,83 @@ def serving(
     return node
 
 
+VOLATILE_SYSCTLS = re.compile(
+    r"kernel/(random|ns_last_pid|pty/nr|sched_domain)|fs/(\w+-(state|nr)|aio-nr|quota)|net/netfilter/nf_conntrack"
+    r"|vm/(drop_caches|compact_memory|stat_refresh)"
+)
+SYSTEM_FOLDERS = ("/run", "/var/lib", "/var/log", "/etc", "/opt", "/dev/shm")  # noqa: S108
+VOLATILE_FILES = re.compile(r"/run/(udev|systemd|user|netns)/|/var/(log/journal|lib/(apt|systemd))/")
+COUNTERS = re.compile(r"packets \d+ bytes \d+")
+STORY_ENV = "KILONODE_STORY"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs may leave on a machine, counted; two that are equal differ in nothing of it."""
+
+    processes: frozenset[tuple[int, str]]
+    netns: frozenset[str]
+    links: frozenset[str]
+    routes: frozenset[str]
+    cgroups: frozenset[str]
+    mounts: frozenset[str]
+    sysctls: frozenset[tuple[str, str]]
+    rules: str
+    files: frozenset[str]
+
+    @classmethod
+    def now(cls, stories: Path, live_state: Path) -> Machine:
+        """``stories`` is the folder of stories, whose processes are known by it.
+
+        Their homes and folders for temporary files stay empty.
+        """
+        netns = Path("/run/netns")
+        cgroups = Path("/sys/fs/cgroup").glob("**/kilonode-*")
+        states = (path.relative_to(live_state).as_posix() for path in live_state.glob("**/*"))
+        own = [path for name in ("home", "tmp") for path in stories.glob(f"*/{name}/**/*")]
+        walks = (walk for root in SYSTEM_FOLDERS for walk in os.walk(root))
+        system = (Path(top, name) for top, _, names in walks for name in names)
+        return cls(
+            processes=frozenset(_processes_of(stories)),
+            netns=frozenset(path.name for path in netns.iterdir()) if netns.is_dir() else frozenset(),
+            links=frozenset(path.name for path in Path("/sys/class/net").iterdir()),
+            routes=frozenset(run(["ip", "route", "list", "table", "all"]).text.splitlines()),
+            cgroups=frozenset(map(str, cgroups)),
+            mounts=frozenset(line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()),
+            sysctls=frozenset(_sysctls()),
+            rules=COUNTERS.sub("", run(["nft", "list", "ruleset"]).text),
+            files=frozenset(str(path) for path in (*own, *system) if not VOLATILE_FILES.match(str(path)))
+            | frozenset(f"state: {path}" for path in states if path.count("/") < 2),
+        )
+
+    def beyond(self, before: Machine) -> dict[str, object]:
+        """What is here and was not ``before``, or is otherwise; empty where nothing is."""
+        found: dict[str, object] = {}
+        for each in fields(self):
+            then, now = getattr(before, each.name), getattr(self, each.name)
+            if then != now:
+                found[each.name] = now ^ then if isinstance(now, frozenset) else now
+        return found
+
+
+def _processes_of(stories: Path) -> Iterator[tuple[int, str]]:
+    """Those that stories started, known by the environment that children inherit."""
+    told = f"{STORY_ENV}={stories}/".encode()
+    for proc in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if told in (proc / "environ").read_bytes():
+                yield int(proc.name), (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def _sysctls() -> Iterator[tuple[str, str]]:
+    root = Path("/proc/sys")
+    for path in root.glob("**/*"):
+        key = path.relative_to(root).as_posix()
+        if path.is_file() and not VOLATILE_SYSCTLS.match(key):
+            with suppress(OSError, UnicodeDecodeError):
+                yield key, path.read_text()
+
+
 @dataclass(frozen=True)
 class Story:
     """pytest, run on a file of its own as a user would, in a process of its own."""
@@ -187,17 +278,27 @@ def tell(tmp_path: Path, live_state: Path) -> Iterator[Callable[..., Story]]:
 
         def start(source: str, *options: str, name: str = "story") -> Story:
             folder = tmp_path / name
-            folder.mkdir(exist_ok=True)
+            for each in (folder, folder / "home", folder / "tmp"):
+                each.mkdir(exist_ok=True)
             (folder / "test_story.py").write_text(source)
             (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
             output = stack.enter_context((folder / "output.txt").open("wb"))
             process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
                 cwd=folder,
-                env={**os.environ, STATE_ENV: str(live_state)},
+                env={
+                    **os.environ,
+                    STATE_ENV: str(live_state),
+                    STORY_ENV: str(folder),
+                    CACHE_VARIABLE: str(default_root()),
+                    "HOME": str(folder / "home"),
+                    "TMPDIR": str(folder / "tmp"),
+                    "MPLCONFIGDIR": str(folder / "matplotlib"),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
             stack.callback(_put_down, process)
             return Story(folder, process)
@@ -208,3 +309,9 @@ def tell(tmp_path: Path, live_state: Path) -> Iterator[Callable[..., Story]]:
 def _put_down(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def machine_now(tmp_path: Path, live_state: Path) -> Callable[[], Machine]:
+    """``machine_now()``: what is on the machine, by the processes of this test's stories and by name."""
+    return lambda: Machine.now(tmp_path, live_state)

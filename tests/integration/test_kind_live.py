@@ -174,7 +174,7 @@ def test_a_cluster_that_is_deleted_under_the_run(tell: Callable[..., Story], kin
     (plane,) = (name for name in kind_engine.names() if name.endswith("-control-plane"))
     kind_engine.run("rm", "--force", "--volumes", plane)
     assert story.end(CREATE_TIMEOUT_S) == pytest.ExitCode.TESTS_FAILED, story.output
-    assert "the kind cluster was lost under the run: its kube-apiserver is gone" in story.output
+    assert "the kind cluster was lost under the run: its etcd and kube-apiserver ended" in story.output
     assert "environment is broken: the kind cluster was lost" in story.output.replace("\n", " ")
 
 

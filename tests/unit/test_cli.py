@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +13,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from framework import cli
 from framework.binaries import Binaries, Binary, Request
+from framework.errors import KilonodeError
 from framework.fleet import SnapshotKey, Snapshots
 from framework.ledger import STATE_ENV, Folder, Ledger
+from framework.process import run
 from framework.report import RunFolder
 
+PROJECT = Path(__file__).parents[2]
 EXECUTABLE_MODE = 0o755
+PROGRAM: Any = typer.main.get_command(cli.app)
+COMMANDS: dict[str, Any] = PROGRAM.commands
+EXAMPLE = re.compile(r"^  ((?:kilonode|pytest) .+)$", re.MULTILINE)
+ANSWERING = {
+    "limit": {0, 1, 4},
+    "forecast": {0, 4, 5, 6},
+    "compare": {0, 4, 5},
+    "replay": {0, 4, 5},
+    "nightly": {0, 1, 4},
+    "doctor": {0, 3},
+}
+"""The commands whose status is an answer, and their statuses."""
+COMPLETES = """\
+eval "$(kilonode --show-completion)"
+COMP_WORDS=(kilonode sho)
+COMP_CWORD=1
+_kilonode_completion kilonode
+echo "${COMPREPLY[*]}"
+"""
 APT_GET = """\
 #!/bin/sh
 folder="${0%/*}"
@@ -123,12 +147,138 @@ class TestErrors:
         with pytest.raises(ZeroDivisionError):
             cli.main()
 
-    def test_every_command_has_help(self, kilonode: Kilonode, capsys: pytest.CaptureFixture[str]) -> None:
+
+class TestHelp:
+    def test_lists_every_command_with_its_whole_first_sentence(
+        self, kilonode: Kilonode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
         assert kilonode("--help") == 0
-        assert "pytest -k scenario" in capsys.readouterr().out
-        for command in ("setup", "binaries", "show", "stages", "clean"):
-            assert kilonode(command, "--help") == 0
-            assert f"kilonode {command}" in capsys.readouterr().out
+        output = capsys.readouterr().out
+        assert "pytest -k scenario" in output
+        listed = dict(re.findall(r"^  ([a-z-]+)  +(.*)$", output.partition("Commands:")[2], re.MULTILINE))
+        assert listed == {name: command.help.splitlines()[0] for name, command in COMMANDS.items()}
+        assert all(sentence.endswith(".") for sentence in listed.values())
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_of_a_command_teaches(
+        self, kilonode: Kilonode, capsys: pytest.CaptureFixture[str], name: str
+    ) -> None:
+        assert kilonode(name, "--help") == 0
+        output = capsys.readouterr().out
+        assert f"kilonode {name}" in output
+        assert EXAMPLE.findall(COMMANDS[name].help), "it has no example"
+        for example in EXAMPLE.findall(COMMANDS[name].help):
+            assert f"    {example}\n" in output, "an example is broken into lines"
+        for parameter in COMMANDS[name].params:
+            assert parameter.help, parameter.name
+
+    @pytest.mark.parametrize("name", ["", *COMMANDS])
+    def test_has_examples_that_can_be_typed(
+        self, name: str, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for example in EXAMPLE.findall((COMMANDS[name] if name else PROGRAM).help):
+            program, *words = shlex.split(example)
+            if program == "kilonode":
+                COMMANDS[words[0]].make_context(words[0], words[1:])
+            else:
+                given = [word.partition("=")[0] for word in words if word.startswith("--")]
+                assert "absent" not in [pytestconfig.getoption(option, "absent") for option in given], example
+
+    @pytest.mark.parametrize("name", ANSWERING)
+    def test_says_the_statuses_that_carry_an_answer(self, name: str) -> None:
+        statuses = COMMANDS[name].help.partition("Exit status:")[2]
+        assert set(map(int, re.findall(r"\b\d\b", statuses))) == ANSWERING[name]
+
+
+class TestCompletion:
+    @pytest.fixture
+    def completed(
+        self,
+        kilonode: Kilonode,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> Callable[..., list[str]]:
+        """``completed("show", "l")`` is what bash is offered for the last word, in an empty folder."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("KILONODE_CACHE_DIR", str(tmp_path / "cache"))
+
+        def offered(*words: str) -> list[str]:
+            monkeypatch.setenv("_KILONODE_COMPLETE", "complete_bash")
+            monkeypatch.setenv("COMP_WORDS", "\n".join(["kilonode", *(word or "''" for word in words)]))
+            monkeypatch.setenv("COMP_CWORD", str(len(words)))
+            assert kilonode() == 0
+            output = capsys.readouterr()
+            assert output.err == ""
+            return output.out.split()
+
+        return offered
+
+    def test_of_commands(self, completed: Callable[..., list[str]]) -> None:
+        assert completed("sho") == ["show"]
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("show", "s"),
+            ("show", "second", "s"),
+            ("claims", "s"),
+            ("compare", "s"),
+            ("report", "s"),
+            ("bundle", "s"),
+            ("limit", "--resume", "s"),
+        ],
+    )
+    def test_of_runs(self, completed: Callable[..., list[str]], words: tuple[str, ...]) -> None:
+        assert completed(*words) == []
+        for name in ("first", "second", "such"):
+            (Path("runs") / name).mkdir(parents=True)
+        Path("runs/stray").touch()
+        assert completed(*words) == ["second", "such"]
+
+    @pytest.mark.parametrize("command", ["limit", "forecast", "stages"])
+    def test_of_versions(self, completed: Callable[..., list[str]], command: str) -> None:
+        pinned = Binaries().pinned_kube_proxies()
+        assert completed(command, "--kube-proxy", "") == list(pinned)
+        assert completed(command, "--kube-proxy", pinned[0]) == [pinned[0]]
+
+    def test_of_executables(self, completed: Callable[..., list[str]]) -> None:
+        pinned = [f"kube-proxy@{version}" for version in Binaries().pinned_kube_proxies()]
+        assert completed("binaries", "kube-proxy") == pinned
+
+    def test_offers_nothing_where_what_is_known_cannot_be_read(
+        self, completed: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unreadable(self: Binaries) -> None:
+            raise KilonodeError("it can't be read", remedy="mend it")
+
+        monkeypatch.setattr(Binaries, "installed", unreadable)
+        assert completed("limit", "--kube-proxy", "") == []
+
+    @pytest.mark.parametrize(
+        ("words", "offered"),
+        [
+            (("limit", "--phase", "co"), ["cold_start"]),
+            (("limit", "--endpoint-mode", "ad"), ["adopted"]),
+            (("nightly", "--size", ""), ["standard", "large"]),
+        ],
+    )
+    def test_of_words(
+        self, completed: Callable[..., list[str]], words: tuple[str, ...], offered: list[str]
+    ) -> None:
+        assert completed(*words) == offered
+
+    def test_is_set_up_in_bash_by_what_it_prints(self, tmp_path: Path) -> None:
+        script = tmp_path / "kilonode"
+        script.write_text(f"#!{sys.executable}\nfrom framework.cli import main\nmain()\n")
+        script.chmod(EXECUTABLE_MODE)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        completed = run(
+            ["bash", "-c", COMPLETES], env={**os.environ, "PATH": path, "PYTHONPATH": str(PROJECT)}
+        )
+        assert completed.text == "show\n"
 
 
 class TestSetup:

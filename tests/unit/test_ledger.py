@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from framework import ledger as module
-from framework.errors import BadInputError, KilonodeError
+from framework.errors import BadInputError, KilonodeError, TimeLimitError
 from framework.ledger import (
     STATE_ENV,
     EngineData,
@@ -19,6 +20,7 @@ from framework.ledger import (
     Folder,
     Ledger,
     MountPoint,
+    Netns,
     Process,
     Sysctl,
     all_runs,
@@ -340,3 +342,34 @@ class TestStateRoot:
         with machine_lock("network", tmp_path / "state"):
             assert subprocess.run(argv, stderr=subprocess.DEVNULL, check=False).returncode == 1
         assert subprocess.run(argv, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+    def test_who_holds_a_machine_lock_too_long_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("framework.ledger.LOCK_TIMEOUT_S", 0.2)
+        held = (
+            "import sys, filelock; a = filelock.FileLock(sys.argv[1]).acquire(); print(flush=True); input()"
+        )
+        lock = tmp_path / "network.lock"
+        argv = [sys.executable, "-c", held, str(lock)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            with pytest.raises(TimeLimitError, match=rf"held the lock .* pid {holder.pid}, ") as caught:
+                machine_lock("network", tmp_path).__enter__()
+            holder.kill()
+        assert caught.value.where == str(lock)
+        with machine_lock("network", tmp_path):
+            assert lock.exists()
+
+    def test_what_can_not_be_written_down_is_not_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ledger = Ledger.begin(tmp_path)
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+        with pytest.raises(KilonodeError, match=r"No space left on device .*Remedy: free space"):
+            ledger.record(Netns("kilonode-test"))

@@ -11,11 +11,12 @@ import matplotlib.figure  # noqa: F401 - pytester forgets modules that its pytes
 import pytest
 from test_report_run_folder import a_checked_result
 
-from framework import pytest_plugin
+from framework import command_lab, pytest_plugin
 from framework.binaries import Binaries
 from framework.capture import Clock
 from framework.lab import LabSettings
 from framework.measurement import Measurement
+from framework.outcome import RunResult
 from framework.report import Reporter, RunFolder, load_run
 from framework.spec import Ballast, RealNodeSpec
 from framework.units import MIB
@@ -67,6 +68,9 @@ class FakeLab:
     left: tuple[str, ...] = ()
     closed: bool = False
 
+    def lost_cluster(self) -> None:
+        return None
+
     def close(self) -> tuple[str, ...]:
         assert not self.closed
         self.closed = True
@@ -82,6 +86,7 @@ class FakeNode:
     test_id: str
     repro: str
     measurements: list[Measurement] = field(default_factory=list)
+    broken: list[RunResult] = field(default_factory=list)
     stopped: bool = False
 
     def program(self) -> Measurement:
@@ -122,9 +127,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     def fetch_nothing(self: Binaries, wanted: Sequence[object], *, progress: object) -> None:
         assert wanted
 
-    monkeypatch.setattr(pytest_plugin, "Lab", made.make_lab)
+    monkeypatch.setattr(command_lab, "Lab", made.make_lab)
     monkeypatch.setattr(pytest_plugin, "RealNode", made)
-    monkeypatch.setattr(pytest_plugin, "require_machine", lambda: None)
+    monkeypatch.setattr(command_lab, "require_machine", lambda runs: None)
     monkeypatch.setattr(Binaries, "ensure_all", fetch_nothing)
     return made
 
@@ -322,7 +327,7 @@ class TestMeasurements:
         pytester.makepyfile("def test_it(lab): pass")
         result = run_pytest(pytester)
         result.assert_outcomes(passed=1, errors=1)
-        result.stdout.fnmatch_lines(["left behind: Netns(kilonode-1); run `kilonode clean`"])
+        result.stdout.fnmatch_lines(["left behind: Netns(kilonode-1). Remedy: run `kilonode clean`"])
 
 
 class Worker:

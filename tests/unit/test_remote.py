@@ -55,7 +55,7 @@ def test_processes_are_seen_with_their_command_line_and_peak(
     assert remote.why_no_processes() == ""
     begin_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     with RemoteProcesses(remote, begin_s) as processes:
-        with subprocess.Popen([nft, "1.2"]) as process:
+        with subprocess.Popen([nft, "3"]) as process:
             assert not processes.exits()
             peak_kib = int(
                 next(
@@ -66,7 +66,7 @@ def test_processes_are_seen_with_their_command_line_and_peak(
             )
         (seen,) = (each for each in processes.exits() if each.pid == process.pid)
         assert processes.lost == 0
-    assert seen.argv == (str(nft), "1.2")
+    assert seen.argv == (str(nft), "3")
     assert seen.memory_bytes_peak == peak_kib * KIB
     assert (seen.bound, seen.source, seen.signal, seen.loads_ruleset) == ("lower", "poll", None, False)
     assert 0.5 < seen.elapsed_s < 3

@@ -151,7 +151,7 @@ class TestMeasurement:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("os.fsync", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(KilonodeError, match=r"No space left on device .*Remedy: free space"):
             measurement.write(a_checked_result())
         assert load_run(folder.path) == (a_result(),)
         assert not list(measurement.path.glob(".*"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from framework.signals import ended_as_by_ctrl_c
+from framework.signals import ended_as_by_ctrl_c, removing
 
 
 @pytest.fixture(params=[signal.SIGTERM, signal.SIGHUP])
@@ -33,3 +33,19 @@ def test_what_somebody_ignores_stays_ignored(signum: signal.Signals) -> None:
     with ended_as_by_ctrl_c():
         signal.raise_signal(signum)
         assert signal.getsignal(signum) is signal.SIG_IGN
+
+
+def test_removing_is_not_ended_by_the_first_who_tries(signum: signal.Signals) -> None:
+    said: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signum, signal.SIG_DFL)
+    with removing(said.append):
+        signal.raise_signal(signum)
+        assert said == []
+        signal.raise_signal(signal.SIGINT)
+        (told,) = said
+        assert "`kilonode clean`" in told
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signum) is signal.SIG_DFL

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -187,6 +187,7 @@ class TestMassif:
         snapshots = parse_massif(massif(*map(lines_of, trees)))
         assert [list(snapshot.stacks) for snapshot in snapshots] == [stacks_of(tree) for tree in trees]
 
+    @settings(deadline=None)
     @given(st.integers(0, PROFILE.count("\n") - 1))
     def test_what_was_cut_is_refused_or_a_beginning(self, lines: int) -> None:
         whole = parse_massif(PROFILE)

@@ -217,9 +217,9 @@ class ExistingCluster(Cluster):
         return self._budget
 
     @property
-    def is_gone(self) -> bool:
-        """Never: one that does not answer may be back, and says so at the next request."""
-        return False
+    def lost(self) -> tuple[str, ...]:
+        """Nothing: one that does not answer may be back, and says so at the next request."""
+        return ()
 
     def components(self) -> tuple[Component, ...]:
         """kube-apiserver, as it calls itself, and the kwok that was brought."""
