@@ -1,8 +1,9 @@
-"""Official releases over HTTP, never without a checksum.
+"""Official releases over HTTPS, never without a checksum.
 
-The checksum is fetched first; what has none is not downloaded. The file grows as ``*.part`` and is resumed by
-a Range request after a break; the digest is taken over the whole. A host that can't be reached is remembered
-for the life of the process, so that each later request falls through at once.
+The checksum is fetched first; what has none is not downloaded. Both come by HTTPS to the end: an answer that
+leads on to an address without it is not followed, or who is on the way could write both. The file grows as
+``*.part`` and is resumed by a Range request after a break; the digest is taken over the whole. A host that
+can't be reached is remembered for the life of the process, so that each later request falls through at once.
 
 Two outcomes that are not errors of the user are kept apart: ``UnavailableError`` means "try another way",
 ``UnknownVersionError`` (status 404) means that there is no such release, and no other way is tried.
@@ -10,6 +11,7 @@ Two outcomes that are not errors of the user are kept apart: ``UnavailableError`
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import tarfile
@@ -17,10 +19,11 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -37,6 +40,10 @@ ATTEMPTS_MAX: Final = 4
 CHECKSUM_BYTES_MAX: Final = 4 * MIB
 CHUNK_BYTES: Final = 256 * 1024
 _NETWORK_ERRORS: Final = (urllib.error.URLError, http.client.HTTPException, OSError)
+_ARCHIVE_ERRORS: Final = (
+    *(tarfile.TarError, gzip.BadGzipFile, zlib.error),
+    *(EOFError, KeyError, RecursionError, ValueError),
+)
 
 OnBytes = Callable[[int, int | None], None]
 
@@ -47,6 +54,15 @@ class UnavailableError(Exception):
 
 class _BrokenOffError(Exception):
     """The connection ended before the file did."""
+
+
+class _HttpsStaysHttps(urllib.request.HTTPRedirectHandler):
+    def redirect_request(  # noqa: PLR0917 - the base's
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if req.type == "https" and urllib.parse.urlsplit(newurl).scheme != "https":
+            raise UnavailableError(f"{req.full_url} leads on to {newurl}, which is not by https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _Asset(msgspec.Struct):
@@ -92,6 +108,10 @@ class Downloader:
     def url(self, pin: DownloadPin, request: Request) -> str:
         return f"{pin.base_url}/{fill(pin.file, request, self.arch)}"
 
+    def reach(self, pin: DownloadPin, request: Request) -> None:
+        """Raises UnavailableError or UnknownVersionError where ``fetch`` would before its download."""
+        self._published_sha256(pin, request, self.url(pin, request))
+
     def fetch(self, pin: DownloadPin, request: Request, folder: Path, on_bytes: OnBytes) -> Path:
         """Download and verify the executable into ``folder``, whose file system is the store's.
 
@@ -119,15 +139,13 @@ class Downloader:
         return sha256
 
     def _open(self, url: str, request: Request, *, start_bytes: int = 0) -> http.client.HTTPResponse:
-        parts = urllib.parse.urlsplit(url)
-        host = parts.netloc
+        host = urllib.parse.urlsplit(url).netloc
         self.reachability.require(host)
-        if parts.scheme not in ("http", "https"):
-            raise UnavailableError(f"{url} is no http(s) address")
         headers = {"Range": f"bytes={start_bytes}-"} if start_bytes else {}
-        asked = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme was checked
+        asked = urllib.request.Request(url, headers=headers)  # noqa: S310 - DownloadPin checked the scheme
+        opener = urllib.request.build_opener(_HttpsStaysHttps)
         try:
-            response: http.client.HTTPResponse = urllib.request.urlopen(asked, timeout=SOCKET_TIMEOUT_S)  # noqa: S310
+            response: http.client.HTTPResponse = opener.open(asked, timeout=SOCKET_TIMEOUT_S)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.HTTPStatus.NOT_FOUND:
@@ -230,7 +248,7 @@ def _extract(archive: Path, member: str, target: Path) -> Path:
             with source, target.open("wb") as file:
                 while chunk := source.read(CHUNK_BYTES):
                     file.write(chunk)
-    except (tarfile.TarError, KeyError) as error:
+    except _ARCHIVE_ERRORS as error:
         raise UnavailableError(f"{archive.name} holds no {member} ({error})") from error
     archive.unlink()
     return target

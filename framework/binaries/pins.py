@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from importlib import resources
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -25,6 +26,8 @@ _ARCHITECTURES: Final = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64"
 ChecksumFormat = Literal["sha256", "sha256sums", "github_release"]
 """``sha256``: the bare digest; ``sha256sums``: lines of digest and file name; ``github_release``: GitHub's
 JSON record of a release, whose assets have a ``digest``."""
+LOOPBACK: Final = "127.0.0.1"
+"""Where an address needs no https: nobody is on the way."""
 
 
 class DownloadPin(Spec, frozen=True, kw_only=True):
@@ -36,6 +39,15 @@ class DownloadPin(Spec, frozen=True, kw_only=True):
     checksum_file: str
     checksum_format: ChecksumFormat
     member: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for url in (self.base_url, self.checksum_base_url):
+            place = urlsplit(url)
+            if place.scheme != "https" and (place.scheme, place.hostname) != ("http", LOOPBACK):
+                raise BadInputError(
+                    f"{url} is not asked by https", where="pins.yaml", remedy="give an https address"
+                )
 
 
 class GoPin(Spec, frozen=True, kw_only=True):
@@ -136,9 +148,16 @@ class Pins(Spec, frozen=True, kw_only=True):
 
 
 def load_pins() -> Pins:
-    """The pins that are shipped with the framework."""
+    """The pins that are shipped with the framework. Raises BadInputError where they were damaged since."""
     text = resources.files("framework.binaries").joinpath("pins.yaml").read_text(encoding="utf-8")
-    return msgspec.convert(yaml.safe_load(text), type=Pins)
+    try:
+        return msgspec.convert(yaml.safe_load(text), type=Pins)
+    except (msgspec.ValidationError, yaml.YAMLError) as error:
+        raise BadInputError(
+            f"the pins are damaged: {' '.join(str(error).split())}",
+            where="pins.yaml",
+            remedy="undo what was changed in it, or install kilonode again",
+        ) from error
 
 
 def architecture() -> str:

@@ -13,11 +13,16 @@
 
 Only files that kilonode wrote or knows come in, and every text is redacted. The reproducer's are left as they
 are: they are what a kube-proxy made of Services with names of kilonode's own.
+
+A bundle that is unpacked is a stranger's. It may land nowhere but in its folder, may take no more memory and
+disk than a real one, holds no transaction that has nft read other files, and no text that steers a terminal.
 """
 
 from __future__ import annotations
 
 import gzip
+import re
+import secrets
 import shutil
 import tarfile
 import tempfile
@@ -41,13 +46,13 @@ from framework.analysis import (
 )
 from framework.bundle.redact import Redactor
 from framework.claims import load_claims
-from framework.errors import BadInputError
+from framework.errors import BadInputError, MissingRequirementError
 from framework.outcome import LOADER_COMMS, Measure, Record, RunResult
 from framework.page import markdown_table, report, write_report
 from framework.report import Session, load_measurement
 from framework.templates import fill_in
-from framework.units import GIB, mib
-from framework.versioned_file import load_versioned, now_utc, write_versioned
+from framework.units import GIB, KIB, MIB, mib
+from framework.versioned_file import load_versioned, now_utc, require_file, write_versioned
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -59,11 +64,25 @@ LISTING: Final = "ruleset.txt"
 SCRIPT: Final = "reproduce.sh"
 UNPACKED_BYTES_MAX: Final = 8 * GIB
 """Transactions of 100,000 endpoints are 50 MB each, and there may be a dozen before the last."""
+FILE_BYTES_MAX: Final = 1 * GIB
+"""A transaction is read into memory whole."""
+JSON_BYTES_MAX: Final = 64 * MIB
+"""Evidence of 100,000 endpoints is 2.5 MB; read, a text may take twenty times its size."""
 FILES_MAX: Final = 10_000
+DEPTH_MAX: Final = 8
+"""Of folders; a bundle has three."""
+HEADER_BYTES_MAX: Final = 16 * KIB
+"""What tar has to say of one file: twice the longest path and some figures."""
 _LOG_SUFFIXES: Final = (".log", ".yaml", ".toml")
 _GZIP_LEVEL: Final = 6
 _PACKAGE: Final = "framework.bundle"
 _ASK_AGAIN: Final = "ask for the bundle again"
+_TAR_ERRORS: Final = (EOFError, ValueError, OverflowError, OSError, tarfile.TarError, zlib.error)
+_INCLUDE: Final = re.compile(rb"(?:^|[;{}])\s*include\b", re.MULTILINE)
+_CONTROL: Final = re.compile(
+    rb"(?<!\\)(?:\\\\)*\\u00(?:0[0-8bcef]|1[0-9a-f]|7f|[89][0-9a-f])|\x7f|\xc2[\x80-\x9f]", re.IGNORECASE
+)
+"""A control character in JSON, escaped or not, but for tab and the ends of lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,9 +265,9 @@ def _files(folder: Path) -> Iterator[BundledFile]:
 
 def _write_archive(folder: Path, output: Path) -> None:
     """In a fixed order, owned by nobody in particular, so that only what is inside tells bundles apart."""
-    beside = output.with_name(f".{output.name}.part")
+    beside = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
     try:
-        with beside.open("wb") as raw:
+        with beside.open("xb") as raw:
             _fill(raw, folder, output.name.removesuffix(".tar.gz"))
         beside.replace(output)
     except OSError as error:
@@ -280,30 +299,52 @@ def _fill(raw: IO[bytes], folder: Path, name: str) -> None:
                 archive.addfile(entry)
 
 
-def unpack(bundle: Path, place: Path) -> Path:
-    """Unpack a bundle below ``place`` and check each file's digest; gives its folder.
+class _Packed(gzip.GzipFile):
+    """A bundle as tarfile reads it, which takes every header for as long as it says it is.
 
-    Raises BadInputError for what is no bundle, is damaged or too large, or has a member that would land
-    elsewhere.
+    ``left_bytes`` is what may still be read; None: all.
+    """
+
+    left_bytes: int | None = HEADER_BYTES_MAX
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.left_bytes is not None:
+            if size is None or not 0 <= size <= self.left_bytes:
+                raise tarfile.ReadError("a header is longer than any of a bundle's")
+            self.left_bytes -= size
+        return super().read(size)
+
+
+def unpack(bundle: Path, place: Path) -> Path:
+    """Unpack a bundle below ``place`` and check what came out; gives its folder.
+
+    Raises BadInputError for what is no bundle, is damaged or too large, has a member that would land
+    elsewhere, or holds what no bundle of kilonode's does; MissingRequirementError where the disk is too full.
     """
     try:
-        with tarfile.open(bundle, mode="r:gz") as archive:
-            members = _members(archive, bundle)
+        require_file(bundle)
+        with _Packed(bundle) as packed, tarfile.open(fileobj=packed, mode="r:") as archive:
+            members = _members(archive, packed, bundle)
+            place.mkdir(parents=True, exist_ok=True)
+            _require_space(place, sum(member.size for member in members))
+            packed.left_bytes = None
             archive.extractall(place, members=members, filter="data")
-    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
+    except _TAR_ERRORS as error:
         raise BadInputError(f"it is no bundle: {error}", where=str(bundle), remedy=_ASK_AGAIN) from error
     folders = {place.joinpath(*PurePosixPath(member.name).parts[:1]) for member in members}
     if len(folders) != 1 or not (folder := folders.pop()).joinpath(MANIFEST).is_file():
         raise BadInputError("it is no bundle of kilonode's", where=str(bundle), remedy=_ASK_AGAIN)
+    _check_texts(folder, bundle)
     _check(folder, bundle)
     return folder
 
 
-def _members(archive: tarfile.TarFile, bundle: Path) -> Sequence[tarfile.TarInfo]:
+def _members(archive: tarfile.TarFile, packed: _Packed, bundle: Path) -> Sequence[tarfile.TarInfo]:
     """What ``archive`` holds; it is read no further than to the first thing that is refused."""
     members: list[tarfile.TarInfo] = []
     size_bytes = 0
     for member in archive:
+        packed.left_bytes = HEADER_BYTES_MAX
         members.append(member)
         size_bytes += member.size
         if size_bytes > UNPACKED_BYTES_MAX or len(members) > FILES_MAX:
@@ -312,14 +353,32 @@ def _members(archive: tarfile.TarFile, bundle: Path) -> Sequence[tarfile.TarInfo
                 where=str(bundle),
                 remedy="unpack it by hand if you trust it",
             )
-        path = PurePosixPath(member.name)
-        if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
-            raise BadInputError(
-                f"it holds {member.name!r}, which is no plain file in its folder",
-                where=str(bundle),
-                remedy=_ASK_AGAIN,
-            )
+        _check_member(member, bundle)
     return members
+
+
+def _check_member(member: tarfile.TarInfo, bundle: Path) -> None:
+    path = PurePosixPath(member.name)
+    if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
+        raise BadInputError(
+            f"it holds {member.name!r}, which is no plain file in its folder",
+            where=str(bundle),
+            remedy=_ASK_AGAIN,
+        )
+    if not member.name.isprintable() or len(path.parts) > DEPTH_MAX:
+        raise ValueError(f"{member.name!r} is no name of a file of one")
+    if not 0 <= member.size <= (JSON_BYTES_MAX if path.suffix == ".json" else FILE_BYTES_MAX):
+        raise ValueError(f"{member.name} has {member.size:,} bytes")
+
+
+def _require_space(place: Path, size_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(place).free
+    if size_bytes > free_bytes:
+        raise MissingRequirementError(
+            f"the bundle unpacks to {mib(size_bytes)} MiB, and {mib(free_bytes)} MiB are free",
+            where=str(place),
+            remedy="free some, or set TMPDIR to another disk",
+        )
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -337,3 +396,18 @@ def _check(folder: Path, bundle: Path) -> None:
             where=str(bundle),
             remedy=_ASK_AGAIN,
         )
+
+
+def _check_texts(folder: Path, bundle: Path) -> None:
+    """What is printed here, and what nft reads, as root."""
+    for path in sorted(folder.rglob("*.json")):
+        if _CONTROL.search(path.read_bytes()):
+            raise _foreign(f"{path.relative_to(folder)} has a control character in it", bundle)
+    for path in sorted(folder.rglob("*.nft")):
+        content = path.read_bytes()
+        if b"include" in content and _INCLUDE.search(content):
+            raise _foreign(f"{path.relative_to(folder)} has nft read another file", bundle)
+
+
+def _foreign(what: str, bundle: Path) -> BadInputError:
+    return BadInputError(f"{what}, as none of kilonode's does", where=str(bundle), remedy=_ASK_AGAIN)
