@@ -5,15 +5,24 @@ PYTHON ?= python3
 ARGS ?=
 tox := .venv/bin/tox
 python_min := 3.11
+# pyenv hides from tox what it has installed, unless it is chosen there.
+pyenv := $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python3)
+discover := $(if $(pyenv),--discover $(pyenv))
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-kind kind-image scenario bench lint typecheck clean
+.PHONY: help test pythons lowest test-kind kind-image scenario bench lint typecheck audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: $(tox) ## run all tests of kilonode itself
 	@$(tox) run -e unit,integration -- $(ARGS)
+
+pythons: $(tox) ## run the unit tests on each supported Python that is installed
+	@$(tox) run -e py311,py312,py313 --skip-missing-interpreters true $(discover) -- $(ARGS)
+
+lowest: $(tox) ## run the unit tests with the lowest versions of the dependencies
+	@$(tox) run -e lowest $(discover) -- $(ARGS)
 
 test-kind: $(tox) ## run the tests of kind's clusters alone
 	@$(tox) run -e integration -- -k kind $(ARGS)
@@ -32,6 +41,9 @@ lint: $(tox) ## check style and the direction of imports
 
 typecheck: $(tox) ## check types
 	@$(tox) run -e typecheck -- $(ARGS)
+
+audit: $(tox) ## ask what is known against the dependencies
+	@$(tox) run -e audit -- $(ARGS)
 
 clean: $(tox) ## remove what earlier runs left on this machine, kept clusters too
 	@$(tox) run -e clean
