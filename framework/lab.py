@@ -370,6 +370,10 @@ class Lab:
             self._nodes.remove(node)
             node.stop()
 
+    def other_runs(self) -> int:
+        """How many other runs live on this machine now, beside clusters and engines that were kept."""
+        return sum(run.state == "alive" for run in ledger.other_runs(self.ledger.folder))
+
     def unready_fakes(self) -> int | None:
         """Fake nodes that the node controller calls NotReady; None when it doesn't say.
 

@@ -624,6 +624,7 @@ class RealNode:
             captures_transactions=self.spec.capture_transactions,
             kind_worker=cluster.kind == "kind",
             existing_cluster=cluster.kind == "existing",
+            other_runs=self._lab.other_runs(),
             sentinel=isinstance(service.spec, ServiceSpec) and service.spec.headless,
         )
 

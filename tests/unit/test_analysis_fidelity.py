@@ -82,6 +82,11 @@ class TestDeviations:
             ({"rebuilt": (REBUILT,)}, ["rebuilt-binaries"]),
             ({"kube_proxy": "1.35.0"}, ["version-skew"]),
             ({"shares_host_kernel": True}, ["shared-kernel", "shared-cpus"]),
+            (
+                {"shares_host_kernel": True, "other_runs": 2},
+                ["other-runs", "shared-kernel", "shared-cpus"],
+            ),
+            ({"shares_host_kernel": False, "other_runs": 2}, []),
         ],
     )
     def test_each_is_an_item(self, changes: dict[str, Any], ids: list[str]) -> None:
