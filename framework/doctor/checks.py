@@ -54,6 +54,14 @@ class Check(Spec, frozen=True, kw_only=True):
     blocks: Use | None = None
 
 
+UNTRIED: Final = Check(
+    name="kernel",
+    state="warning",
+    found="namespaces, nft's rules, cgroups and the kernel's records were not tried, which takes root",
+    remedy="run `kilonode doctor` as root too",
+)
+
+
 class Ability(Spec, frozen=True, kw_only=True):
     """Something that can be run here as it is, or why not."""
 
@@ -66,8 +74,7 @@ def examine(facts: Facts, asked: Asked) -> tuple[Check, ...]:
     """Every check, in the order in which a run would meet it."""
     return (
         *_privilege_checks(facts),
-        *_kernel_checks(facts),
-        *_recording_checks(facts),
+        *(_tried_checks(facts) if facts.is_root else (UNTRIED,)),
         *_memory_checks(facts, asked),
         *_place_checks(facts, asked),
         *_source_checks(facts),
@@ -162,6 +169,19 @@ def _privilege_checks(facts: Facts) -> Iterator[Check]:
         "every Debian package of a run is here",
         f"apt-get install {' '.join(facts.packages_missing)} (`kilonode setup` does); what is installed must "
         "be on PATH, /usr/sbin included",
+    )
+
+
+def _tried_checks(facts: Facts) -> Iterator[Check]:
+    """What only root may try."""
+    yield from _kernel_checks(facts)
+    yield from _recording_checks(facts)
+    yield _judged(
+        "iptables mode",
+        facts.iptables_refusal,
+        "rules of kube-proxy's iptables mode are taken",
+        "load the modules nft_compat, xt_* and nf_nat, or leave proxy_mode at nftables",
+        blocks="iptables",
     )
 
 
@@ -306,13 +326,6 @@ def _source_checks(facts: Facts) -> Iterator[Check]:
 
 
 def _optional_checks(facts: Facts) -> Iterator[Check]:
-    yield _judged(
-        "iptables mode",
-        facts.iptables_refusal,
-        "rules of kube-proxy's iptables mode are taken",
-        "load the modules nft_compat, xt_* and nf_nat, or leave proxy_mode at nftables",
-        blocks="iptables",
-    )
     kind_missing = ", ".join(facts.kind_missing)
     engine = "" if facts.engine else facts.engine_refusal
     yield _judged(

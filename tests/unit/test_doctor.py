@@ -160,6 +160,16 @@ def test_what_only_shifts_figures_is_a_warning(changed: dict[str, Any], name: st
     assert bad_of(facts) == []
 
 
+def test_what_takes_root_is_not_called_bad_without_it() -> None:
+    refused = {"links_refusal": "no", "nft_refusal": "no", "cgroup_refusal": "no", "iptables_refusal": "no"}
+    facts = with_facts(is_root=False, **refused)
+    assert [check.name for check in bad_of(facts)] == ["privileges"]
+    (warning,) = warnings_of(facts)
+    assert "not tried" in warning.found
+    able = abilities(examine(facts, ASKED), facts, ASKED)
+    assert {each.why_not for each in able if not each.can} == {"privileges"}
+
+
 def test_a_larger_fleet_needs_more() -> None:
     facts = with_facts(memory_available_bytes=6 * GIB, state_free_bytes=int(1.5 * GIB))
     assert bad_of(facts) == []
