@@ -68,9 +68,10 @@ class Disturbances:
         self._cluster_looked_s = self._clock.now_s()
         pids = self._cluster.component_pids()
         for component, before in self._pids.items():
-            if before and not pids.get(component):
+            now = pids.get(component, ())
+            if before and not now:
                 self._note(f"{component} of the control plane ended")
-            elif before and pids[component] != before:
+            elif before and set(before).isdisjoint(now):
                 self._note(f"{component} of the control plane ended and was started again")
         self._pids = pids
         paused = self._cluster.paused_components()
