@@ -15,6 +15,7 @@ when the last one leaves.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
@@ -411,15 +412,18 @@ def all_runs(runs: Path) -> tuple[OtherRun, ...]:
 
 
 def _state(folder: Path) -> Literal["alive", "kept", "dead"] | None:
-    """None where the run ended, and its folder went, while it was looked at."""
-    lock = filelock.FileLock(folder / "owner.lock", timeout=0)
+    """None where the run ended, and its folder went, while it was looked at.
+
+    The lock is tried as filelock has it, by flock(2), but never made: the folder would be back with it.
+    """
     try:
-        with lock:
+        with (folder / "owner.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return "kept" if (folder / "kept").exists() else "dead"
-    except filelock.Timeout:
+    except BlockingIOError:
         return "alive"
-    except (FileNotFoundError, FileExistsError):
-        return None
+    except FileNotFoundError:
+        return "dead" if folder.is_dir() else None
 
 
 def clean(root: Path | None = None, *, include_kept: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
