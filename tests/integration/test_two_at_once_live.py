@@ -43,6 +43,7 @@ def values(found: Sequence[RunResult], figure: str) -> list[int]:
     return [getattr(result.outcome, figure).value for result in found]
 
 
+@pytest.mark.usefixtures("cluster")
 def test_two_runs_have_the_figures_of_one(
     tell: Callable[..., Story], machine_now: Callable[[], Machine]
 ) -> None:
