@@ -35,6 +35,7 @@ from framework.profiles import PROFILES, parse_ballast
 from framework.report import PhaseDisplay, ResultsTable, Row, reason_lines
 from framework.spec import AskedMode, Ballast, RealNodeSpec, require_count, require_version
 from framework.units import parse_bytes, parse_count
+from framework.versioned_file import nearest_there
 from framework.workload import DaemonSetService, ManyServices
 
 DEFAULT_MAX_NODES: Final = "10k"
@@ -210,7 +211,7 @@ def _read_options(config: pytest.Config) -> _State:
 
 
 def _runs(folder: Path) -> Path:
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    there = nearest_there(folder)
     if not there.is_dir():
         raise BadInputError(f"{there} is no folder", where="--runs-dir", remedy="give another one")
     return folder

@@ -83,6 +83,11 @@ def write_versioned(path: Path, content: msgspec.Struct) -> None:
         ) from error
 
 
+def nearest_there(path: Path) -> Path:
+    """``path`` if it is there, else the nearest of its parents that is."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
 @contextmanager
 def writing_below(folder: Path) -> Iterator[None]:
     """Raises KilonodeError for what the body could not write below ``folder``, as on a full disk."""

@@ -33,7 +33,7 @@ from framework.report import (
 )
 from framework.spec import Spec
 from framework.units import GIB
-from framework.versioned_file import now_utc, replace_file, this_command, write_versioned
+from framework.versioned_file import nearest_there, now_utc, replace_file, this_command, write_versioned
 
 FORMAT: Final = 1
 Size = Literal["standard", "large"]
@@ -86,7 +86,7 @@ def run_nightly(
     ``options`` go to pytest after those of the plan. pytest's own output goes to standard error.
     """
     for folder in (output, history):
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        there = nearest_there(folder)
         if not there.is_dir():
             raise BadInputError(
                 f"the folder can't be made: {there} is a file", where=str(folder), remedy="give another one"
