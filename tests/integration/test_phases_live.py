@@ -32,7 +32,7 @@ def test_it(real_node, daemonset_service):
     node.restart_kube_proxy(service).expect(good)
     node.resync(service).expect(good)
     node.cold_start(service).expect(good)
-    node._host.daemons["kubelet"].popen.kill()
+    node._host.daemons["kubelet"].popen.terminate()
     node.change_endpoints(service, 3, Watch(until_s=14)).expect(good)
     node.delete(service).expect(good)
     near = daemonset_service(

@@ -95,8 +95,14 @@ def test_the_look_for_obstacles_leaves_nothing(binaries: Binaries, ledger: Ledge
 
 
 def test_they_run_in_their_classes(node: HostNode) -> None:
+    def reported() -> dict[str, PodRecord] | None:
+        """kubelet tells the API server a moment after their memory is held."""
+        records = by_name(node)
+        return records if all(record.state == "Running" for record in records.values()) else None
+
+    records = wait_until(reported, what="the pods running", timeout_s=RESTART_TIMEOUT_S)
     for pod in PODS:
-        record = by_name(node)[pod.name]
+        record = records[pod.name]
         assert (record.qos, record.phase, record.state) == (pod.qos, "Running", "Running")
         assert (record.restarts, record.last_end) == (0, None)
 
