@@ -312,6 +312,12 @@ def _put_down(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
+def runs_now(live_state: Path) -> Callable[[], frozenset[str]]:
+    """``runs_now()``: the ids of all runs in the tests' state folder, that of a kept engine among them."""
+    return lambda: frozenset(folder.name for folder in (live_state / "runs").glob("*"))
+
+
+@pytest.fixture
 def machine_now(tmp_path: Path, live_state: Path) -> Callable[[], Machine]:
     """``machine_now()``: what is on the machine, by the processes of this test's stories and by name."""
     return lambda: Machine.now(tmp_path, live_state)

@@ -134,23 +134,18 @@ def cleaned(
 
 
 @pytest.fixture
-def pid_of(live_state: Path, before: Machine) -> PidOf:
+def pid_of(runs_now: Callable[[], frozenset[str]], before: Machine) -> PidOf:
     """``pid_of(story, "etcd")``: the process of a story's control plane or node that runs a program."""
-    earlier = run_ids(live_state)
+    earlier = runs_now()
 
     def find(story: Story, program: str) -> int:
         assert story.process.poll() is None, story.output
-        (run_id,) = run_ids(live_state) - earlier
+        (run_id,) = runs_now() - earlier
         pids = (pid for part in memory_cgroup(f"kilonode-{run_id}").walk() for pid in part.pids())
         (pid,) = {pid for pid in pids if program in {executable_name(pid), comm_of(pid)}}
         return pid
 
     return find
-
-
-def run_ids(live_state: Path) -> set[str]:
-    """Of the shared control plane, of a container engine that is kept, and of stories."""
-    return {folder.name for folder in (live_state / "runs").iterdir()}
 
 
 def comm_of(pid: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -111,11 +110,13 @@ def test_a_node_pays_the_same_in_every_mode(tell: Callable[..., Story]) -> None:
     assert len(rulesets) == 1
 
 
-def test_measuring_is_refused_under_xdist(tell: Callable[..., Story], live_state: Path) -> None:
+def test_measuring_is_refused_under_xdist(
+    tell: Callable[..., Story], runs_now: Callable[[], frozenset[str]]
+) -> None:
     pytest.importorskip("xdist", reason="pytest-xdist is not installed; remedy: pip install pytest-xdist")
-    runs = {folder.name for folder in (live_state / "runs").glob("*")}
+    runs = runs_now()
     story = tell("def test_story(lab): pass", "-n", "2")
     assert story.end() == pytest.ExitCode.TESTS_FAILED, story.output
     assert "kilonode doesn't measure under xdist" in story.output
     assert not (story.folder / "runs").exists()
-    assert {folder.name for folder in (live_state / "runs").glob("*")} == runs
+    assert runs_now() == runs

@@ -278,12 +278,13 @@ def told(folder: Path, secrets: Iterable[bytes]) -> list[str]:
 
 
 def test_no_secret_of_a_run_is_in_what_it_leaves(
-    tell: Callable[..., Story], live_state: Path, tmp_path: Path
+    tell: Callable[..., Story], live_state: Path, tmp_path: Path, runs_now: Callable[[], frozenset[str]]
 ) -> None:
-    before = set((live_state / "runs").glob("*"))
+    before = runs_now()
     story = tell(MEASURES, "--max-nodes=100")
     story.wait_until_measuring()
-    (state,) = set((live_state / "runs").glob("*")) - before
+    (run_id,) = runs_now() - before
+    state = live_state / "runs" / run_id
     kubeconfig = state / "cluster" / "kubeconfig"
     token = a_token(kubeconfig)
     assert TOKEN.fullmatch(token)

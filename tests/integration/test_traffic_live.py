@@ -322,13 +322,15 @@ def test_a_client_goes_without_a_trace_and_another_may_come(
         node.stop()
 
 
-def test_after_sigkill_the_next_run_removes_it(tell: Callable[..., Story], live_state: Path) -> None:
-    before = {folder.name for folder in (live_state / "runs").iterdir()}
+def test_after_sigkill_the_next_run_removes_it(
+    tell: Callable[..., Story], live_state: Path, runs_now: Callable[[], frozenset[str]]
+) -> None:
+    before = runs_now()
     story = tell(MEASURES, *OPTIONS)
 
     def asking() -> str | None:
         assert story.process.poll() is None, story.output
-        for run_id in {folder.name for folder in (live_state / "runs").iterdir()} - before:
+        for run_id in runs_now() - before:
             cgroup = memory_cgroup(f"kilonode-{run_id}/traffic")
             if cgroup.path.exists() and len(cgroup.pids()) == 2:
                 return run_id
